@@ -1,0 +1,68 @@
+package state
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Launch is the intent to start one task, stored before the call is made. Its id is the
+// call's clientToken and the container's id, so that a repeated call is the same call.
+type Launch struct {
+	ID        string          `json:"id"`
+	Input     json.RawMessage `json:"input"` // the whole input of the call, but for the container's token
+	Port      int             `json:"port"`  // where the container will listen
+	CreatedAt time.Time       `json:"createdAt"`
+	TaskARN   string          `json:"taskArn,omitempty"`
+	Outcome   Outcome         `json:"outcome,omitempty"`
+	Message   string          `json:"message,omitempty"` // of a failure
+	Tries     int             `json:"tries,omitempty"`
+
+	Rev int64 `json:"-"`
+}
+
+// Outcome is how a launch went.
+type Outcome string
+
+// The outcomes. The zero value means that the call is still to be made or repeated.
+const (
+	Started    Outcome = "started"    // ECS gave a task
+	Registered Outcome = "registered" // its container has registered
+	Refused    Outcome = "refused"    // ECS answered with a failure: no task, try anew with another launch
+	Expired    Outcome = "expired"    // its container did not register in time
+)
+
+// Open tells whether a container may still come of the launch.
+func (l *Launch) Open() bool { return l.Outcome == "" || l.Outcome == Started }
+
+// Task is an ECS task of this deployment, as ECS reports it.
+type Task struct {
+	ARN           string
+	ContainerID   string // from its CONTAINER_ID override
+	LastStatus    string // PROVISIONING … RUNNING … STOPPED
+	DesiredStatus string
+	StopCode      string // with STOPPED
+	StoppedReason string // with STOPPED; free text
+	Addr          string // private IPv4 address; empty until it has one
+	Definition    string // task definition ARN
+	CreatedAt     time.Time
+	StartedAt     time.Time
+	StoppedAt     time.Time
+}
+
+// Stopped tells whether the task is over.
+func (t *Task) Stopped() bool { return t.LastStatus == "STOPPED" }
+
+// StopCodeUser is the stop code of a StopTask call.
+const StopCodeUser = "UserInitiated"
+
+// Pool is a fleet of alike containers: how many, how large, how sessions are placed on them.
+type Pool struct {
+	Min         int  // containers kept even when idle
+	Max         int  // containers at most
+	WarmSlots   int  // free slots kept beyond demand
+	MaxSessions int  // slots of each container
+	Paused      bool // launch nothing
+
+	Spread    bool // place on the emptiest container instead of the fullest
+	Dedicated bool // a container serves one user only and is retired after its last session
+}
