@@ -1,0 +1,481 @@
+package state
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// DefaultRelist is how often a mirror reads the index of everything, healing missed hints.
+const DefaultRelist = 5 * time.Second
+
+// MirrorOptions tune a Mirror.
+type MirrorOptions struct {
+	Relist time.Duration // interval between relists, jittered by a fifth; zero: DefaultRelist
+	Log    *slog.Logger  // nil: none
+}
+
+// Mirror is one replica's copy of the control records. Hints say what to read again, a
+// jittered relist heals what they missed, and a replica's own writes are applied as they
+// return. Everything that it hands out is shared and must not be changed.
+//
+// It trusts revisions, not the order of arrival: an older record never replaces a newer one.
+type Mirror struct {
+	src    Source
+	relist time.Duration
+	log    *slog.Logger
+
+	kick chan struct{} // asks for a relist now; holds one
+
+	mu          sync.Mutex // guards the fields below
+	sessions    table[*Session]
+	containers  table[*Container]
+	launches    table[*Launch]
+	waiters     map[string][]chan struct{} // by session id; closed when that session changes
+	subscribers map[int]func([]Hint)
+	nextSub     int
+	documents   bool   // foreign edits of documents are notified
+	incarnation string // as first seen
+	seq         int64  // highest of the store's clock seen
+	trouble     string
+	storeTime   time.Time // the store's clock, read at readAt
+	readAt      time.Time // last good read; monotonic
+	synced      bool
+}
+
+// NewMirror returns an empty mirror of src. Run fills it.
+func NewMirror(src Source, o MirrorOptions) *Mirror {
+	if o.Relist <= 0 {
+		o.Relist = DefaultRelist
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Mirror{
+		src:         src,
+		relist:      o.Relist,
+		log:         o.Log,
+		kick:        make(chan struct{}, 1),
+		sessions:    newTable[*Session](),
+		containers:  newTable[*Container](),
+		launches:    newTable[*Launch](),
+		waiters:     map[string][]chan struct{}{},
+		subscribers: map[int]func([]Hint){},
+	}
+}
+
+// relistRetry is the pause after a relist that went wrong, before jitter.
+const relistRetry = 500 * time.Millisecond
+
+// Run watches and relists until ctx ends. It outlives outages of the store.
+func (m *Mirror) Run(ctx context.Context) error {
+	watching := make(chan error, 1)
+	go func() {
+		watching <- m.src.Watch(ctx, func(hints []Hint) { m.see(ctx, hints) }, m.setDocuments)
+	}()
+	defer func() { <-watching }()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	healthy := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-watching:
+			watching <- err // for the deferred wait
+			return err
+		case <-m.kick:
+		case <-timer.C:
+		}
+		next := m.relist
+		err := m.readAll(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			next = relistRetry
+			if healthy {
+				m.log.Warn("store unreadable", "error", err)
+			}
+		case !healthy:
+			m.log.Info("store readable again")
+		}
+		healthy = err == nil
+		timer.Reset(next*4/5 + rand.N(next*2/5+1))
+	}
+}
+
+// Relist asks for a relist now.
+func (m *Mirror) Relist() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Mirror) setDocuments(notified bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.documents = notified
+}
+
+// DocumentsNotified tells whether foreign edits of documents arrive as hints.
+func (m *Mirror) DocumentsNotified() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.documents
+}
+
+// see reads what hints name and passes them on to the subscribers.
+func (m *Mirror) see(ctx context.Context, hints []Hint) {
+	var sessions, containers, launches []string
+	pass := make([]Hint, 0, len(hints))
+	m.mu.Lock()
+	for _, h := range hints {
+		known := false
+		switch h.Kind {
+		case KindSession:
+			if known = m.sessions.has(h.ID, h.Rev); !known {
+				sessions = append(sessions, h.ID)
+			}
+		case KindContainer:
+			if known = m.containers.has(h.ID, h.Rev); !known {
+				containers = append(containers, h.ID)
+			}
+		case KindLaunch:
+			if known = m.launches.has(h.ID, h.Rev); !known {
+				launches = append(launches, h.ID)
+			}
+		case KindAll:
+			m.Relist()
+		}
+		if !known {
+			pass = append(pass, h)
+		}
+	}
+	m.mu.Unlock()
+
+	if err := m.read(ctx, sessions, containers, launches); err != nil && ctx.Err() == nil {
+		m.log.Warn("hinted records unreadable", "error", err)
+		m.Relist()
+	}
+	m.publish(pass)
+}
+
+// read fetches records and applies them, without telling the subscribers.
+func (m *Mirror) read(ctx context.Context, sessions, containers, launches []string) error {
+	var (
+		ss  []*Session
+		cs  []*Container
+		ls  []*Launch
+		err error
+	)
+	if len(sessions) > 0 {
+		if ss, err = m.src.SessionsOf(ctx, sessions); err != nil {
+			return err
+		}
+	}
+	if len(containers) > 0 {
+		if cs, err = m.src.ContainersOf(ctx, containers); err != nil {
+			return err
+		}
+	}
+	if len(launches) > 0 {
+		if ls, err = m.src.LaunchesOf(ctx, launches); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range ss {
+		if m.sessions.put(s) {
+			m.stir(s.ID)
+		}
+	}
+	for _, c := range cs {
+		m.containers.put(c)
+	}
+	for _, l := range ls {
+		m.launches.put(l)
+	}
+	if len(ss)+len(cs)+len(ls) > 0 {
+		m.advance(time.Now())
+	}
+	return nil
+}
+
+// advance notes a good read now, carrying the store's clock forward. Callers hold mu.
+func (m *Mirror) advance(now time.Time) {
+	if !m.readAt.IsZero() {
+		m.storeTime = m.storeTime.Add(now.Sub(m.readAt))
+	}
+	m.readAt = now
+}
+
+// readAll is one relist: the index, then only the records that changed.
+func (m *Mirror) readAll(ctx context.Context) error {
+	before := time.Now()
+	index, err := m.src.Index(ctx)
+	if err != nil {
+		return err
+	}
+	after := time.Now()
+
+	m.mu.Lock()
+	trouble := ""
+	switch {
+	case m.incarnation != "" && index.Incarnation != m.incarnation:
+		trouble = "store was wiped"
+	case index.Seq < m.seq:
+		trouble = "store was rolled back"
+	}
+	if trouble != "" && m.trouble == "" {
+		m.log.Error("store lost data: nothing is bound or stopped until it is rebuilt", "what", trouble)
+	}
+	if trouble != "" {
+		m.trouble = trouble
+		m.mu.Unlock()
+		return nil
+	}
+	m.incarnation = index.Incarnation
+	m.seq = index.Seq
+	sessions := m.sessions.stale(index.Sessions)
+	containers := m.containers.stale(index.Containers)
+	launches := m.launches.stale(index.Launches)
+	m.mu.Unlock()
+
+	if err := m.read(ctx, sessions, containers, launches); err != nil {
+		return err
+	}
+
+	m.mu.Lock()
+	var hints []Hint
+	for _, id := range m.sessions.drop(index.Sessions, index.Seq) {
+		m.stir(id)
+		hints = append(hints, Hint{Kind: KindSession, ID: id})
+	}
+	for _, id := range m.containers.drop(index.Containers, index.Seq) {
+		hints = append(hints, Hint{Kind: KindContainer, ID: id})
+	}
+	for _, id := range m.launches.drop(index.Launches, index.Seq) {
+		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
+	}
+	m.storeTime = index.Time.Add(after.Sub(before) / 2)
+	m.readAt = after
+	first := !m.synced
+	m.synced = true
+	m.mu.Unlock()
+
+	for _, id := range sessions {
+		hints = append(hints, Hint{Kind: KindSession, ID: id})
+	}
+	for _, id := range containers {
+		hints = append(hints, Hint{Kind: KindContainer, ID: id})
+	}
+	for _, id := range launches {
+		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
+	}
+	if first {
+		hints = append(hints, Hint{Kind: KindAll})
+	}
+	m.publish(hints)
+	return nil
+}
+
+// stir wakes whoever awaits the session. Callers hold mu.
+func (m *Mirror) stir(id string) {
+	for _, c := range m.waiters[id] {
+		close(c)
+	}
+	delete(m.waiters, id)
+}
+
+func (m *Mirror) publish(hints []Hint) {
+	if len(hints) == 0 {
+		return
+	}
+	m.mu.Lock()
+	subscribers := make([]func([]Hint), 0, len(m.subscribers))
+	for _, see := range m.subscribers {
+		subscribers = append(subscribers, see)
+	}
+	m.mu.Unlock()
+	for _, see := range subscribers {
+		see(hints)
+	}
+}
+
+// Subscribe calls see after each change, with hints at what changed, until cancel is
+// called. see runs on the goroutine that made the change: it must return at once and must
+// not call back into a write.
+func (m *Mirror) Subscribe(see func([]Hint)) (cancel func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.nextSub
+	m.nextSub++
+	m.subscribers[n] = see
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.subscribers, n)
+	}
+}
+
+// ApplySession takes in what a write of this replica returned.
+func (m *Mirror) ApplySession(s *Session) {
+	if s == nil {
+		return
+	}
+	m.mu.Lock()
+	changed := m.sessions.put(s)
+	if changed {
+		m.stir(s.ID)
+	}
+	m.mu.Unlock()
+	if changed {
+		m.publish([]Hint{{Kind: KindSession, ID: s.ID, Rev: s.Rev}})
+	}
+}
+
+// ApplyContainer takes in what a write of this replica returned.
+func (m *Mirror) ApplyContainer(c *Container) {
+	if c == nil {
+		return
+	}
+	m.mu.Lock()
+	changed := m.containers.put(c)
+	m.mu.Unlock()
+	if changed {
+		m.publish([]Hint{{Kind: KindContainer, ID: c.ID, Rev: c.Rev}})
+	}
+}
+
+// ApplyLaunch takes in what a write of this replica returned.
+func (m *Mirror) ApplyLaunch(l *Launch) {
+	if l == nil {
+		return
+	}
+	m.mu.Lock()
+	changed := m.launches.put(l)
+	m.mu.Unlock()
+	if changed {
+		m.publish([]Hint{{Kind: KindLaunch, ID: l.ID, Rev: l.Rev}})
+	}
+}
+
+// Session gives the mirrored session of that id.
+func (m *Mirror) Session(id string) (*Session, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.sessions.byID[id]
+	return s, ok
+}
+
+// Container gives the mirrored container of that id.
+func (m *Mirror) Container(id string) (*Container, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.containers.byID[id]
+	return c, ok
+}
+
+// Launch gives the mirrored launch of that id.
+func (m *Mirror) Launch(id string) (*Launch, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, ok := m.launches.byID[id]
+	return l, ok
+}
+
+// Sessions lists the mirrored sessions, sorted by id.
+func (m *Mirror) Sessions() []*Session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sessions.list()
+}
+
+// Containers lists the mirrored containers, sorted by id.
+func (m *Mirror) Containers() []*Container {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.containers.list()
+}
+
+// Launches lists the mirrored launches, sorted by id.
+func (m *Mirror) Launches() []*Launch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.launches.list()
+}
+
+// Await waits until done says so of the session's record, and returns that. done is asked at
+// once and after each change, with nil while the session is unknown. When ctx ends first, its
+// error is returned with the latest record, which may be nil.
+func (m *Mirror) Await(ctx context.Context, id string, done func(*Session) bool) (*Session, error) {
+	for {
+		m.mu.Lock()
+		s := m.sessions.byID[id]
+		if done(s) {
+			m.mu.Unlock()
+			return s, nil
+		}
+		changed := make(chan struct{})
+		m.waiters[id] = append(m.waiters[id], changed)
+		m.mu.Unlock()
+
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			m.forget(id, changed)
+			return s, ctx.Err()
+		}
+	}
+}
+
+// forget removes a waiter that gave up.
+func (m *Mirror) forget(id string, waiter chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := m.waiters[id][:0]
+	for _, c := range m.waiters[id] {
+		if c != waiter {
+			kept = append(kept, c)
+		}
+	}
+	if len(kept) == 0 {
+		delete(m.waiters, id)
+		return
+	}
+	m.waiters[id] = kept
+}
+
+// Now is the store's clock, carried forward on this process's monotonic one. Zero before the
+// first good read.
+func (m *Mirror) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.readAt.IsZero() {
+		return time.Time{}
+	}
+	return m.storeTime.Add(time.Since(m.readAt))
+}
+
+// Age is the time since the store was last read without error; a day before the first time.
+func (m *Mirror) Age() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.synced {
+		return 24 * time.Hour
+	}
+	return time.Since(m.readAt)
+}
+
+// Trouble says how the store lost data since this mirror began, or nothing.
+func (m *Mirror) Trouble() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trouble
+}

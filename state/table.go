@@ -1,0 +1,82 @@
+package state
+
+import (
+	"slices"
+	"strings"
+)
+
+// A record is what a table holds: immutable, with an id and a revision.
+type record interface {
+	*Session | *Container | *Launch
+	key() string
+	revision() int64
+}
+
+func (s *Session) key() string       { return s.ID }
+func (s *Session) revision() int64   { return s.Rev }
+func (c *Container) key() string     { return c.ID }
+func (c *Container) revision() int64 { return c.Rev }
+func (l *Launch) key() string        { return l.ID }
+func (l *Launch) revision() int64    { return l.Rev }
+
+// table keeps records by id and in the order of ids. Its owner locks.
+type table[R record] struct {
+	byID   map[string]R
+	sorted []R
+}
+
+func newTable[R record]() table[R] { return table[R]{byID: map[string]R{}} }
+
+// has tells whether the record is there at rev or newer; a zero rev is never had.
+func (t *table[R]) has(id string, rev int64) bool {
+	r, ok := t.byID[id]
+	return ok && rev > 0 && r.revision() >= rev
+}
+
+func (t *table[R]) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(t.sorted, id, func(r R, id string) int { return strings.Compare(r.key(), id) })
+}
+
+// put takes the record in unless the one it has is as new, and tells whether it did.
+func (t *table[R]) put(r R) bool {
+	if t.has(r.key(), r.revision()) {
+		return false
+	}
+	i, found := t.find(r.key())
+	if found {
+		t.sorted[i] = r
+	} else {
+		t.sorted = slices.Insert(t.sorted, i, r)
+	}
+	t.byID[r.key()] = r
+	return true
+}
+
+// stale lists the ids whose record is missing here or older than the index says.
+func (t *table[R]) stale(index map[string]int64) []string {
+	var ids []string
+	for id, rev := range index {
+		if !t.has(id, rev) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// drop removes the records that an index read at seq no longer names, and lists their ids.
+// A record newer than the index stays: it was written after that was read.
+func (t *table[R]) drop(index map[string]int64, seq int64) []string {
+	var ids []string
+	t.sorted = slices.DeleteFunc(t.sorted, func(r R) bool {
+		if _, listed := index[r.key()]; listed || r.revision() > seq {
+			return false
+		}
+		ids = append(ids, r.key())
+		delete(t.byID, r.key())
+		return true
+	})
+	return ids
+}
+
+func (t *table[R]) list() []R { return slices.Clone(t.sorted) }
