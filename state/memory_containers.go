@@ -1,0 +1,241 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Container reads one container.
+func (m *Memory) Container(ctx context.Context, id string) (*Container, error) {
+	var got *Container
+	err := m.read(ctx, func(time.Time) error {
+		c, ok := m.containers[id]
+		if !ok {
+			return ErrNotFound
+		}
+		got = c.Container
+		return nil
+	})
+	return containerOrError(got, err, "reading", id)
+}
+
+// Register records a container's registration at replica r.Owner.
+func (m *Memory) Register(ctx context.Context, r Registration) (*Container, error) {
+	var got *Container
+	err := m.write(ctx, func(now time.Time) error {
+		if !ValidID(r.ID) || r.BootID == "" || r.Owner == "" || r.MaxSessions < 1 {
+			return fmt.Errorf("%w: id, life, owner and number of slots are wanted", ErrInvalid)
+		}
+		old, ok := m.containers[r.ID]
+		if !ok {
+			old = &memoryContainer{Container: &Container{ID: r.ID}}
+			m.containers[r.ID] = old
+		} else if old.Phase == Stopping || old.Phase == Gone {
+			return conflict("the container is %s", old.Phase)
+		}
+		c := *old.Container
+		if c.BootID != r.BootID {
+			c = Container{
+				ID: c.ID, Launch: r.Launch, TaskARN: c.TaskARN, Protocol: r.Protocol, BootID: r.BootID,
+				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant,
+				DrainSeq: c.DrainSeq, OwnerSeq: c.OwnerSeq, RegisteredAt: now,
+			}
+		}
+		c.Claimed = r.Claimed
+		c.Owner = r.Owner
+		c.OwnerSeq++
+		c.OwnerUntil = now.Add(OwnerLease)
+		c.SeenAt = now
+		m.putContainer(&c, m.stamp())
+		got = &c
+		return nil
+	})
+	return containerOrError(got, err, "registering", r.ID)
+}
+
+// Report records a container's report and renews its owner's lease.
+func (m *Memory) Report(ctx context.Context, by Authority, report Report) (*Container, error) {
+	return m.changeContainer(ctx, by, by.Container, report.BootID, "reporting", func(c *Container, now time.Time) (bool, error) {
+		if _, err := m.asOwner(by); err != nil {
+			return false, err
+		}
+		if c.Phase == Gone {
+			return false, conflict("the container is gone")
+		}
+		if report.Addr != "" {
+			c.Addr = report.Addr
+			if c.Phase == PendingVerification {
+				c.Phase = ContainerReady
+			}
+		}
+		if report.TaskARN != "" {
+			c.TaskARN = report.TaskARN
+		}
+		// An acknowledgement of an order that was never given proves nothing.
+		if report.DrainAck <= c.DrainSeq {
+			c.DrainAck = max(c.DrainAck, report.DrainAck)
+		}
+		c.Health = report.Health
+		c.SeenAt = now
+		c.OwnerUntil = now.Add(OwnerLease)
+		return true, nil
+	})
+}
+
+// Disown gives up the ownership of a link.
+func (m *Memory) Disown(ctx context.Context, by Authority) error {
+	err := m.write(ctx, func(now time.Time) error {
+		if _, ok := m.containers[by.Container]; !ok && by.Container != "" {
+			return ErrNotFound
+		}
+		old, err := m.asOwner(by)
+		if err != nil {
+			return err
+		}
+		if !old.OwnerUntil.After(now) {
+			return nil
+		}
+		c := *old.Container
+		c.OwnerUntil = now
+		m.putContainer(&c, m.stamp())
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("disowning container %s: %w", by.Container, err)
+	}
+	return nil
+}
+
+// Drain closes binding.
+func (m *Memory) Drain(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
+	return m.changeContainer(ctx, by, id, bootID, "draining", func(c *Container, _ time.Time) (bool, error) {
+		if by.Container != "" {
+			if by.Container != id {
+				return false, fmt.Errorf("%w: the owner of %s spoke", ErrFenced, by.Container)
+			}
+			if _, err := m.asOwner(by); err != nil {
+				return false, err
+			}
+		}
+		switch c.Phase {
+		case Draining:
+			return false, nil
+		case ContainerReady:
+			c.Phase = Draining
+			c.DrainSeq++
+			return true, nil
+		}
+		return false, conflict("the container is %s", c.Phase)
+	})
+}
+
+// Undrain opens a draining container again.
+func (m *Memory) Undrain(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
+	return m.changeContainer(ctx, by, id, bootID, "undraining", func(c *Container, _ time.Time) (bool, error) {
+		if err := m.asLeader(by); err != nil {
+			return false, err
+		}
+		switch c.Phase {
+		case ContainerReady:
+			return false, nil
+		case Draining:
+			c.Phase = ContainerReady
+			return true, nil
+		}
+		return false, conflict("the container is %s", c.Phase)
+	})
+}
+
+// BeginStop is the point of no return.
+func (m *Memory) BeginStop(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
+	return m.changeContainer(ctx, by, id, bootID, "stopping", func(c *Container, _ time.Time) (bool, error) {
+		if err := m.asLeader(by); err != nil {
+			return false, err
+		}
+		switch {
+		case c.Phase == Stopping:
+			return false, nil
+		case c.Phase != Draining:
+			return false, conflict("the container is %s", c.Phase)
+		case c.DrainAck != c.DrainSeq:
+			return false, conflict("the order to drain is %d, acknowledged is %d", c.DrainSeq, c.DrainAck)
+		case c.Used() > 0:
+			return false, conflict("%d slots are taken", c.Used())
+		}
+		c.Phase = Stopping
+		return true, nil
+	})
+}
+
+// MarkGone records that the container is no more.
+func (m *Memory) MarkGone(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
+	return m.changeContainer(ctx, by, id, bootID, "marking as gone", func(c *Container, now time.Time) (bool, error) {
+		if err := m.asLeader(by); err != nil {
+			return false, err
+		}
+		if c.Phase == Gone {
+			return false, nil
+		}
+		c.Phase = Gone
+		c.Slots = nil
+		m.containers[id].keptUntil = now.Add(GoneKept)
+		m.keep(now.Add(GoneKept), now)
+		return true, nil
+	})
+}
+
+// changeContainer runs change on a copy of the container in the life that is named, and
+// stores it if change says so.
+func (m *Memory) changeContainer(
+	ctx context.Context, by Authority, id, bootID, verb string, change func(c *Container, now time.Time) (bool, error),
+) (*Container, error) {
+	var got *Container
+	err := m.write(ctx, func(now time.Time) error {
+		if by.Container == "" {
+			if err := m.asLeader(by); err != nil {
+				return err
+			}
+		}
+		old, ok := m.containers[id]
+		if !ok {
+			return ErrNotFound
+		}
+		if by.Container == id {
+			if _, err := m.asOwner(by); err != nil {
+				return err
+			}
+		}
+		if old.BootID != bootID {
+			return conflict("the container lives as %s, not as %s", old.BootID, bootID)
+		}
+		c := *old.Container
+		write, err := change(&c, now)
+		if err != nil {
+			return err
+		}
+		if !write {
+			got = old.Container
+			return nil
+		}
+		m.putContainer(&c, m.stamp())
+		got = &c
+		return nil
+	})
+	return containerOrError(got, err, verb, id)
+}
+
+// putContainer stores a record that nobody changes any more, and hints at it.
+func (m *Memory) putContainer(c *Container, rev int64) {
+	c.Rev = rev
+	m.containers[c.ID].Container = c
+	m.hint(Hint{Kind: KindContainer, ID: c.ID, Rev: rev})
+}
+
+// containerOrError names what was being done in an error.
+func containerOrError(c *Container, err error, verb, id string) (*Container, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%s container %s: %w", verb, id, err)
+	}
+	return c, nil
+}
