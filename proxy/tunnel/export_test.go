@@ -1,0 +1,32 @@
+package tunnel
+
+import (
+	"bytes"
+	"io"
+)
+
+// AcceptKeyForTest is the answer to a handshake's key.
+func AcceptKeyForTest(key string) string { return acceptKey(key) }
+
+// ScanForTest scans a stream cut into pieces of size bytes and tells what was found.
+func ScanForTest(stream []byte, masked bool, size int) (messages uint64, closed *CloseFrame, open, malformed bool) {
+	s := scanner{masked: masked}
+	for len(stream) > 0 {
+		n := min(size, len(stream))
+		s.scan(stream[:n])
+		stream = stream[n:]
+	}
+	return s.messages, s.close, s.open(), s.malformed
+}
+
+// EncodeCloseForTest makes a close frame.
+func EncodeCloseForTest(c CloseFrame, masked bool) []byte { return encodeClose(c, masked) }
+
+// ReadAnswerForTest reads the answer to an upgrade, one byte at a time.
+func ReadAnswerForTest(answer []byte, key string) ([]byte, error) {
+	return readAnswer(oneByte{bytes.NewReader(answer)}, key)
+}
+
+type oneByte struct{ io.Reader }
+
+func (r oneByte) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(1, len(p))]) }
