@@ -1,0 +1,253 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+const (
+	// writers is how many writes to the store run at once; they wait for its round trips, not
+	// for a core.
+	writers = 32
+	// maxBackoff bounds the pause before an action that went wrong is tried again.
+	maxBackoff = 5 * time.Second
+)
+
+// act carries a plan out. Writes to the store are done when it returns; calls to ECS go on
+// beside the loop. An action that went wrong is left out of the next plans for a while; one
+// that was refused as stale is simply planned anew.
+func (c *Controller) act(ctx context.Context, p plan.Plan) {
+	var (
+		group sync.WaitGroup
+		slots = make(chan struct{}, writers)
+		mu    sync.Mutex // guards done
+		done  []outcome
+	)
+	now := time.Now()
+	for _, a := range p.Actions {
+		if !c.calls.due(key(a), now) {
+			continue
+		}
+		switch a.(type) {
+		case plan.Run, plan.StopTask:
+			c.calls.start(ctx, a)
+			continue
+		}
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			err := c.write(ctx, a)
+			mu.Lock()
+			done = append(done, outcome{a, err})
+			mu.Unlock()
+		})
+	}
+	group.Wait()
+	for _, o := range done {
+		c.settle(o)
+	}
+}
+
+// key names an action across plans.
+func key(a plan.Action) string { return string(a.Kind()) + " " + a.Subject() }
+
+// outcome is how an action went.
+type outcome struct {
+	action plan.Action
+	err    error
+}
+
+// settle notes how an action went. It runs on the loop's goroutine.
+func (c *Controller) settle(o outcome) {
+	kind := string(o.action.Kind())
+	log := c.log.With("action", kind, "subject", o.action.Subject())
+	stale := errors.Is(o.err, state.ErrConflict) || errors.Is(o.err, state.ErrNotFound) ||
+		errors.Is(o.err, state.ErrFull) || errors.Is(o.err, state.ErrExists)
+	switch {
+	case o.err == nil:
+		c.calls.succeeded(key(o.action))
+		c.metrics.actions.WithLabelValues(kind, "done").Inc()
+		log.Info("action done", "because", o.action.Because())
+		c.after(o.action)
+	case errors.Is(o.err, context.Canceled), errors.Is(o.err, errNotLeading):
+	case errors.Is(o.err, state.ErrFenced):
+		c.metrics.actions.WithLabelValues(kind, "fenced").Inc()
+		c.lead.lose()
+	case stale:
+		// An outcome, not a failure: this view is behind. It is read anew at once.
+		c.metrics.actions.WithLabelValues(kind, "stale").Inc()
+		log.Debug("action was stale", "error", o.err)
+		c.calls.failed(key(o.action))
+		c.cfg.Mirror.Relist()
+	default:
+		c.metrics.actions.WithLabelValues(kind, "failed").Inc()
+		pause := c.calls.failed(key(o.action))
+		log.Warn("action went wrong", "error", o.err, "again", pause)
+	}
+}
+
+// after notes in the world what an action has changed there.
+func (c *Controller) after(a plan.Action) {
+	switch a := a.(type) {
+	case plan.StopTask:
+		c.world.stopped(a.ID)
+	case plan.Bind:
+		if s, ok := c.cfg.Mirror.Session(a.ID); ok && !s.SeenAt.IsZero() {
+			c.metrics.queueWait.Observe(s.BoundAt.Sub(s.SeenAt).Seconds())
+		}
+	case plan.Amend, plan.Project, plan.Restore:
+		// The document has changed, by us: read it anew.
+		c.note([]state.Hint{{Kind: state.KindDocument, ID: a.Subject()}})
+	}
+}
+
+var errNotLeading = errors.New("this replica does not lead any more")
+
+// write carries out one action on the store. Authority is asked for last, right before the
+// write.
+func (c *Controller) write(ctx context.Context, a plan.Action) error {
+	by, leading := c.lead.authority()
+	if !leading {
+		return errNotLeading
+	}
+	var (
+		store  = c.cfg.Store
+		mirror = c.cfg.Mirror
+		err    error
+	)
+	switch a := a.(type) {
+	case plan.Admit:
+		return c.admit(ctx, by, a)
+	case plan.Bind:
+		var s *state.Session
+		s, err = store.Bind(ctx, by, state.Binding{Session: a.ID, Container: a.Container, BootID: a.BootID, Dedicated: a.Dedicated})
+		mirror.ApplySession(s)
+	case plan.Unbind:
+		var s *state.Session
+		s, err = store.Unbind(ctx, by, state.Unbinding{Session: a.ID, BindRev: a.BindRev, Why: a.Why})
+		mirror.ApplySession(s)
+	case plan.End:
+		var s *state.Session
+		s, err = store.End(ctx, by, state.End{Session: a.ID, BindRev: a.BindRev, Reason: a.Reason, Message: a.Why, Confirmed: a.Confirmed})
+		mirror.ApplySession(s)
+	case plan.Amend:
+		var s *state.Session
+		s, err = store.Amend(ctx, by, state.Amendment{Session: a.ID, Spec: a.Spec, KeepAlive: a.KeepAlive, Remaining: a.Remaining})
+		mirror.ApplySession(s)
+	case plan.Restore:
+		if err = store.CreateDocument(ctx, a.ID, a.Text, a.Remaining); errors.Is(err, state.ErrExists) {
+			err = nil // it is there after all
+		}
+	case plan.Project:
+		err = c.project(ctx, a)
+	case plan.Launch:
+		return c.recordLaunch(ctx, by, a)
+	case plan.ResolveLaunch:
+		var l *state.Launch
+		l, err = store.UpdateLaunch(ctx, by, a.ID, state.LaunchUpdate{Outcome: a.Outcome, Message: a.Why})
+		mirror.ApplyLaunch(l)
+	case plan.ForgetLaunch:
+		if err = store.ForgetLaunch(ctx, by, a.ID); err == nil {
+			mirror.DropLaunch(a.ID)
+		}
+	case plan.Undrain:
+		var r *state.Container
+		r, err = store.Undrain(ctx, by, a.ID, a.BootID)
+		mirror.ApplyContainer(r)
+	case plan.Drain:
+		var r *state.Container
+		r, err = store.Drain(ctx, by, a.ID, a.BootID)
+		mirror.ApplyContainer(r)
+	case plan.BeginStop:
+		var r *state.Container
+		r, err = store.BeginStop(ctx, by, a.ID, a.BootID)
+		mirror.ApplyContainer(r)
+	case plan.MarkGone:
+		var r *state.Container
+		r, err = store.MarkGone(ctx, by, a.ID, a.BootID)
+		mirror.ApplyContainer(r)
+	default:
+		return fmt.Errorf("no way to carry out a %s", a.Kind())
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", a.Kind(), a.Subject(), err)
+	}
+	return nil
+}
+
+// admit makes a session of a document. An id that was used before stays ended: its document
+// is told so.
+func (c *Controller) admit(ctx context.Context, by state.Authority, a plan.Admit) error {
+	spec := a.Document.Spec
+	origin := state.OriginForeign
+	if spec.Origin == state.OriginAPI {
+		origin = state.OriginAPI
+	}
+	s, err := c.cfg.Store.Admit(ctx, by, state.Admission{
+		ID:        a.ID,
+		Spec:      a.Document.Text,
+		Origin:    origin,
+		UserID:    spec.UserID,
+		KeepAlive: spec.KeepAlive,
+		Remaining: a.Remaining,
+	})
+	if err == nil {
+		c.cfg.Mirror.ApplySession(s)
+		return nil
+	}
+	err = fmt.Errorf("admitting session %s: %w", a.ID, err)
+	if !errors.Is(err, state.ErrExists) {
+		return err
+	}
+	s, readErr := c.cfg.Store.Session(ctx, a.ID)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	if s.Phase != state.Ended {
+		c.cfg.Mirror.ApplySession(s)
+		return err
+	}
+	return c.project(ctx, plan.Project{Target: a.Target, Status: string(state.Ended), Reason: s.Reason})
+}
+
+// project shows a phase in the requester's document, never over its final word.
+func (c *Controller) project(ctx context.Context, a plan.Project) error {
+	err := c.cfg.Store.EditDocument(ctx, a.ID, 0, func(text []byte) ([]byte, error) {
+		spec, err := state.ParseSpec(a.ID, text)
+		if err != nil || spec.Final() || spec.Status == a.Status {
+			return nil, nil //nolint:nilerr // not ours to mend: the plan holds it as a poisoned document
+		}
+		if a.Reason != "" {
+			if text, err = state.SetField(text, "endReason", a.Reason); err != nil {
+				return nil, err
+			}
+		}
+		return state.SetField(text, "status", a.Status)
+	})
+	if errors.Is(err, state.ErrNotFound) {
+		return nil // nothing is there to show it in
+	}
+	return err
+}
+
+// recordLaunch stores the intent to start a container. The next plan makes the call.
+func (c *Controller) recordLaunch(ctx context.Context, by state.Authority, a plan.Launch) error {
+	id := c.cfg.NewID()
+	input, port, err := c.cfg.Fleet.Prepare(id, a.MaxSessions)
+	if err != nil {
+		return fmt.Errorf("preparing a launch: %w", err)
+	}
+	l, err := c.cfg.Store.CreateLaunch(ctx, by, state.Launch{ID: id, Input: json.RawMessage(input), Port: port})
+	if err != nil {
+		return fmt.Errorf("recording launch %s: %w", id, err)
+	}
+	c.cfg.Mirror.ApplyLaunch(l)
+	return nil
+}

@@ -1,0 +1,142 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+const (
+	// callers is how many calls to ECS run at once.
+	callers = 10
+	// callTimeout bounds one call, its retries included.
+	callTimeout = 30 * time.Second
+)
+
+// calls runs the calls to ECS beside the loop, each action once at a time, and remembers which
+// actions are to wait before they are tried again. All methods run on the loop's goroutine.
+type calls struct {
+	c       *Controller
+	results chan outcome
+	running sync.WaitGroup
+	slots   chan struct{}
+
+	inFlight map[string]bool
+	retries  map[string]retry
+}
+
+type retry struct {
+	failures int
+	at       time.Time
+}
+
+func newCalls(c *Controller) *calls {
+	return &calls{
+		c:        c,
+		results:  make(chan outcome, callers),
+		slots:    make(chan struct{}, callers),
+		inFlight: map[string]bool{},
+		retries:  map[string]retry{},
+	}
+}
+
+// due tells whether an action may be tried now.
+func (k *calls) due(key string, now time.Time) bool {
+	return !k.inFlight[key] && !now.Before(k.retries[key].at)
+}
+
+// succeeded forgets the failures of an action.
+func (k *calls) succeeded(key string) {
+	delete(k.inFlight, key)
+	delete(k.retries, key)
+}
+
+// failed notes a failure and says how long the action waits: 50 ms, doubling, to maxBackoff.
+func (k *calls) failed(key string) time.Duration {
+	delete(k.inFlight, key)
+	r := k.retries[key]
+	pause := min(50*time.Millisecond<<min(r.failures, 10), maxBackoff)
+	k.retries[key] = retry{r.failures + 1, time.Now().Add(pause)}
+	if len(k.retries) > 10_000 {
+		clear(k.retries) // subjects that are long gone
+	}
+	return pause
+}
+
+// start makes a call beside the loop.
+func (k *calls) start(ctx context.Context, a plan.Action) {
+	k.inFlight[key(a)] = true
+	k.running.Go(func() {
+		o := outcome{action: a}
+		select {
+		case k.slots <- struct{}{}:
+			o.err = k.call(ctx, a)
+			<-k.slots
+		case <-ctx.Done():
+			o.err = ctx.Err()
+		}
+		select {
+		case k.results <- o:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// wait returns when every call has come back.
+func (k *calls) wait() { k.running.Wait() }
+
+func (k *calls) call(ctx context.Context, a plan.Action) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, leading := k.c.lead.authority(); !leading {
+		return errNotLeading
+	}
+	switch a := a.(type) {
+	case plan.Run:
+		return k.c.runTask(ctx, a.ID)
+	case plan.StopTask:
+		if err := k.c.cfg.Fleet.Stop(ctx, a.ID, "wallcrawler: "+a.Why); err != nil {
+			return fmt.Errorf("stopping task %s: %w", a.ID, err)
+		}
+		return nil
+	default:
+		return fmt.Errorf("no call for a %s", a.Kind())
+	}
+}
+
+// runTask makes the call of a recorded launch and records what came of it.
+func (c *Controller) runTask(ctx context.Context, id string) error {
+	l, ok := c.cfg.Mirror.Launch(id)
+	if !ok {
+		return fmt.Errorf("launch %s: %w", id, state.ErrNotFound)
+	}
+	task, err := c.cfg.Fleet.Run(ctx, l)
+	update := state.LaunchUpdate{Tries: l.Tries + 1}
+	var refused *state.LaunchRefused
+	switch {
+	case err == nil:
+		update.TaskARN, update.Outcome = task.ARN, state.Started
+	case errors.As(err, &refused):
+		update.Outcome, update.Message = state.Refused, refused.Reason
+	default:
+		return fmt.Errorf("starting a task for launch %s: %w", id, err)
+	}
+	by, leading := c.lead.authority()
+	if !leading {
+		return errNotLeading // the next leader repeats the call and gets the same task
+	}
+	l, err = c.cfg.Store.UpdateLaunch(ctx, by, id, update)
+	if err != nil {
+		return fmt.Errorf("recording the task of launch %s: %w", id, err)
+	}
+	c.cfg.Mirror.ApplyLaunch(l)
+	if refused != nil {
+		c.log.Warn("launch refused", "launch", id, "reason", refused.Reason, "capacity", refused.Capacity)
+	}
+	return nil
+}

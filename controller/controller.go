@@ -1,0 +1,271 @@
+// Package controller keeps the world as plan wants it: it observes, plans and acts, on the one
+// replica that leads. It decides nothing itself; plan decides, and the store refuses what has
+// become stale.
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// Store is what the controller needs of a store.
+type Store interface {
+	state.Documents
+	state.Sessions
+	state.Containers
+	state.Launches
+	state.Lease
+}
+
+// Config is what a Controller runs with. All fields but the durations, Log and Registerer
+// are required.
+type Config struct {
+	Replica string // this replica's id
+	Store   Store
+	Mirror  *state.Mirror
+	Fleet   state.Fleet
+	Policy  plan.Policy
+	NewID   func() string // ids of launches, which become ids of containers
+
+	Tick              time.Duration // longest pause between plans; 1 s
+	TasksInterval     time.Duration // between whole listings of ECS, jittered; 10 s
+	DocumentsInterval time.Duration // between whole listings of documents while edits are notified, jittered; 60 s
+	Relist            time.Duration // the same while they are not; state.DefaultRelist
+
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+const (
+	// batch is how long a woken loop waits for more to come: a burst is planned once.
+	batch = 2 * time.Millisecond
+	// waitInterval is how often the time that sessions spend pending is added up.
+	waitInterval = 5 * time.Second
+)
+
+// Controller is the reconcile loop of one replica.
+type Controller struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	lead    leadership
+
+	wake chan struct{} // something that plan reads has changed; holds one
+
+	hintMu    sync.Mutex // guards the fields below
+	documents map[string]struct{}
+	tasks     map[string]struct{}
+	relist    bool // documents are to be listed
+
+	world *world // owned by the goroutine of lead
+	calls *calls
+}
+
+// New returns a controller. Run starts it.
+func New(cfg Config) *Controller {
+	if cfg.Tick <= 0 {
+		cfg.Tick = time.Second
+	}
+	if cfg.TasksInterval <= 0 {
+		cfg.TasksInterval = 10 * time.Second
+	}
+	if cfg.DocumentsInterval <= 0 {
+		cfg.DocumentsInterval = time.Minute
+	}
+	if cfg.Relist <= 0 {
+		cfg.Relist = state.DefaultRelist
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Controller{
+		cfg:       cfg,
+		log:       cfg.Log,
+		metrics:   newMetrics(cfg.Registerer),
+		wake:      make(chan struct{}, 1),
+		documents: map[string]struct{}{},
+		tasks:     map[string]struct{}{},
+	}
+}
+
+// Leading tells whether this replica leads now.
+func (c *Controller) Leading() bool { return c.lead.held() }
+
+// Run campaigns for the lead and reconciles while it holds it, until ctx ends. It gives the
+// lead up before it returns, and returns after every call that it made has come back.
+func (c *Controller) Run(ctx context.Context) error {
+	cancel := c.cfg.Mirror.Subscribe(c.note)
+	defer cancel()
+
+	var campaign sync.WaitGroup
+	campaign.Go(func() { c.campaign(ctx) })
+	defer campaign.Wait()
+
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-c.lead.won():
+			c.reign(ctx)
+		}
+	}
+	return ctx.Err()
+}
+
+// note files hints under what they say to look at again. It runs on the mirror's goroutine.
+func (c *Controller) note(hints []state.Hint) {
+	c.hintMu.Lock()
+	for _, h := range hints {
+		switch h.Kind {
+		case state.KindDocument:
+			c.documents[h.ID] = struct{}{}
+		case state.KindFleet:
+			c.tasks[h.ID] = struct{}{}
+		case state.KindAll:
+			c.relist = true
+		case state.KindSession, state.KindContainer, state.KindLaunch:
+		}
+	}
+	c.hintMu.Unlock()
+	c.rouse()
+}
+
+func (c *Controller) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// hinted takes what was filed since it was last asked.
+func (c *Controller) hinted() (documents, tasks []string, relist bool) {
+	c.hintMu.Lock()
+	defer c.hintMu.Unlock()
+	for id := range c.documents {
+		documents = append(documents, id)
+	}
+	for arn := range c.tasks {
+		tasks = append(tasks, arn)
+	}
+	relist = c.relist
+	clear(c.documents)
+	clear(c.tasks)
+	c.relist = false
+	return documents, tasks, relist
+}
+
+// reign reconciles until the lead is lost or ctx ends.
+func (c *Controller) reign(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	c.world = newWorld(c.cfg)
+	c.calls = newCalls(c)
+	defer func() {
+		stop()
+		c.calls.wait()
+		c.world.wait()
+		c.metrics.leader.Set(0)
+	}()
+	c.metrics.leader.Set(1)
+	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
+
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	waits := time.NewTicker(waitInterval)
+	defer waits.Stop()
+	for c.lead.held() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.lead.lost():
+		case <-waits.C:
+			c.countWaits(ctx)
+			continue
+		case r := <-c.world.listings:
+			c.world.merge(r)
+		case r := <-c.calls.results:
+			c.settle(r)
+		case <-tick.C:
+		case <-c.wake:
+			if !pause(ctx, batch) {
+				return
+			}
+		}
+		// Planning that takes long leaves as much time to everybody else.
+		if busy := c.reconcile(ctx); busy > 2*batch && !pause(ctx, min(busy, c.cfg.Tick)) {
+			return
+		}
+		tick.Reset(c.cfg.Tick)
+	}
+	c.log.Warn("leadership lost")
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// reconcile is one round: observe, plan, act. It returns the time that it kept a core busy.
+func (c *Controller) reconcile(ctx context.Context) time.Duration {
+	start := time.Now()
+	documents, tasks, relist := c.hinted()
+	if err := c.world.observe(ctx, documents, tasks, relist); err != nil {
+		if ctx.Err() == nil {
+			c.metrics.rounds.WithLabelValues("unobserved").Inc()
+			c.log.Warn("observing", "error", err)
+		}
+		return 0
+	}
+	planning := time.Now()
+	snapshot := c.world.snapshot()
+	p := plan.Make(snapshot, c.cfg.Policy)
+	c.metrics.planned(snapshot, p)
+	busy := time.Since(planning)
+	c.act(ctx, p)
+	c.metrics.rounds.WithLabelValues("done").Inc()
+	c.metrics.reconcile.Observe(time.Since(start).Seconds())
+	return busy
+}
+
+// countWaits adds to the time that sessions have been waiting for a slot while somebody was
+// there to give them one: an outage of ours fails nobody.
+func (c *Controller) countWaits(ctx context.Context) {
+	by, ok := c.lead.authority()
+	if !ok {
+		return
+	}
+	var ids []string
+	for _, s := range c.cfg.Mirror.Sessions() {
+		if s.Phase == state.Pending {
+			ids = append(ids, s.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	if err := c.cfg.Store.Wait(ctx, by, ids, waitInterval); err != nil && ctx.Err() == nil {
+		c.failed("adding up waits", err)
+	}
+}
+
+// failed notes an error of the store that no action carries.
+func (c *Controller) failed(doing string, err error) {
+	if errors.Is(err, state.ErrFenced) {
+		c.lead.lose()
+		return
+	}
+	c.log.Warn(doing, "error", err)
+}

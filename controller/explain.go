@@ -1,0 +1,64 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+)
+
+// Explanation is a plan in words: what the controller would do now, and why; and what it
+// holds back.
+type Explanation struct {
+	Leading bool        `json:"leading"` // of the replica that answers
+	At      time.Time   `json:"at"`
+	Actions []Step      `json:"actions"`
+	Holds   []Held      `json:"holds"`
+	Demand  plan.Demand `json:"demand"`
+}
+
+// Step is one action in words.
+type Step struct {
+	Kind    plan.Kind `json:"kind"`
+	Subject string    `json:"subject"`
+	Because string    `json:"because"`
+}
+
+// Held is one thing held back, in words.
+type Held struct {
+	What plan.HoldKind `json:"what"`
+	ID   string        `json:"id,omitempty"`
+	Why  string        `json:"why"`
+}
+
+// Explain makes a plan from a fresh view of its own, on any replica, and carries none of it
+// out. Since when containers have been empty is known to the leader's loop only, so that
+// scale-down does not show.
+func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
+	w := newWorld(c.cfg)
+	defer w.wait()
+	if err := w.observe(ctx, nil, nil, true); err != nil {
+		return Explanation{}, err
+	}
+	for range 2 { // documents and tasks, both due at once
+		select {
+		case l := <-w.listings:
+			if l.err != nil {
+				return Explanation{}, l.err
+			}
+			w.merge(l)
+		case <-ctx.Done():
+			return Explanation{}, ctx.Err()
+		}
+	}
+	s := w.snapshot()
+	p := plan.Make(s, c.cfg.Policy)
+	e := Explanation{Leading: c.Leading(), At: s.Now, Demand: p.Demand, Actions: []Step{}, Holds: []Held{}}
+	for _, a := range p.Actions {
+		e.Actions = append(e.Actions, Step{a.Kind(), a.Subject(), a.Because()})
+	}
+	for _, h := range p.Holds {
+		e.Holds = append(e.Holds, Held{h.What, h.ID, h.Why})
+	}
+	return e, nil
+}

@@ -1,0 +1,155 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+const (
+	// renewEvery is a third of the lease: two renewals may fail.
+	renewEvery = 2 * time.Second
+	// leaseMargin is left unused at the end of a lease, for the write that is on its way.
+	leaseMargin = time.Second
+	// releaseTimeout bounds giving the lease up when the process stops.
+	releaseTimeout = time.Second
+)
+
+// leadership is what this replica knows of its own lead. Its end is judged on the monotonic
+// clock, from the moment before the renewal was sent.
+type leadership struct {
+	mu      sync.Mutex // guards the fields below
+	epoch   int64
+	until   time.Time
+	wonCh   chan struct{} // holds one when the lead was won
+	lostCh  chan struct{} // closed when the lead is lost; made anew when it is won
+	leading bool
+}
+
+func (l *leadership) channels() {
+	if l.wonCh == nil {
+		l.wonCh = make(chan struct{}, 1)
+	}
+	if l.lostCh == nil {
+		l.lostCh = make(chan struct{})
+	}
+}
+
+// won delivers once for each time that the lead is won.
+func (l *leadership) won() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.channels()
+	return l.wonCh
+}
+
+// lost is closed when the present lead is lost.
+func (l *leadership) lost() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.channels()
+	return l.lostCh
+}
+
+// extend takes in a lease that was asked for at sent.
+func (l *leadership) extend(epoch int64, sent time.Time, ttl time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.channels()
+	if l.leading && l.epoch != epoch {
+		l.drop()
+	}
+	l.until = sent.Add(ttl - leaseMargin)
+	if l.leading {
+		return
+	}
+	l.leading, l.epoch, l.lostCh = true, epoch, make(chan struct{})
+	select {
+	case l.wonCh <- struct{}{}:
+	default:
+	}
+}
+
+func (l *leadership) drop() {
+	if !l.leading {
+		return
+	}
+	l.leading = false
+	close(l.lostCh)
+}
+
+// lose steps down.
+func (l *leadership) lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop()
+}
+
+// held tells whether the lead is held, and steps down if its time is over.
+func (l *leadership) held() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leading && !time.Now().Before(l.until) {
+		l.drop()
+	}
+	return l.leading
+}
+
+func (l *leadership) epochNow() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
+}
+
+// authority is what a mutation carries, asked for right before each.
+func (l *leadership) authority() (state.Authority, bool) {
+	if !l.held() {
+		return state.Authority{}, false
+	}
+	return state.Authority{Epoch: l.epochNow()}, true
+}
+
+// campaign takes and renews the lease until ctx ends, and then gives it up.
+func (c *Controller) campaign(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	quiet := false
+	for {
+		select {
+		case <-ctx.Done():
+			c.resign(context.WithoutCancel(ctx))
+			return
+		case <-timer.C:
+		}
+		sent := time.Now()
+		epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
+		switch {
+		case err == nil:
+			quiet = false
+			c.lead.extend(epoch, sent, ttl)
+		case errors.Is(err, state.ErrConflict):
+			quiet = false
+			c.lead.lose() // somebody else leads
+		case ctx.Err() == nil && !quiet:
+			quiet = true
+			c.log.Warn("renewing the lease", "error", err)
+		}
+		timer.Reset(renewEvery)
+	}
+}
+
+func (c *Controller) resign(ctx context.Context) {
+	if !c.lead.held() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	epoch := c.lead.epochNow()
+	c.lead.lose()
+	if err := c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch); err != nil {
+		c.log.Warn("releasing the lease", "error", err)
+	}
+}

@@ -1,0 +1,222 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// Demand is the arithmetic behind a plan's launches and drains, for metrics and for people.
+type Demand struct {
+	Live       int // sessions that hold a slot
+	Pending    int // sessions that wait for one
+	Unplaced   int // of those, the ones that this plan could not place
+	Free       int // slots left on containers that may be bound to, after this plan's bindings
+	Coming     int // slots of containers that are starting
+	Containers int // tasks that exist or are to: containers not gone, open launches
+	Launch     int // containers wanted beyond those
+	Surplus    int // containers that are not needed
+}
+
+// supply is what capacity is computed from.
+type supply struct {
+	unplaced   int // slots wanted by sessions that found none
+	free       int // slots left
+	coming     int // slots of starting containers
+	containers int // tasks that count against the maximum
+}
+
+// capacity says how many containers to start, or how many are not needed: the slots wanted
+// (unplaced sessions and the warm reserve) against the slots left and coming, rounded up to
+// containers, between min and max.
+func capacity(s supply, pool state.Pool) (launch, surplus int) {
+	short := s.unplaced + pool.WarmSlots - s.free - s.coming
+	if short > 0 {
+		launch = (short + pool.MaxSessions - 1) / pool.MaxSessions
+	}
+	launch = max(launch, pool.Min-s.containers)
+	launch = max(0, min(launch, pool.Max-s.containers))
+	if over := s.containers - pool.Max; over > 0 {
+		return 0, over
+	}
+	if short < 0 {
+		surplus = max(0, min(-short/pool.MaxSessions, s.containers-pool.Min))
+	}
+	return launch, surplus
+}
+
+// scale starts containers that are wanted and drains empty ones that are not.
+func (m *planner) scale(unplaced []*state.Session) {
+	s := m.supply(unplaced)
+	launch, surplus := capacity(s, m.Pool)
+	d := &m.plan.Demand
+	d.Unplaced, d.Free, d.Coming, d.Containers, d.Launch, d.Surplus = len(unplaced), s.free, s.coming, s.containers, launch, surplus
+	for _, x := range m.Sessions {
+		if x.HoldsSlot() {
+			d.Live++
+		}
+	}
+	for i, x := range unplaced {
+		m.hold(HoldSession, x.ID, fmt.Sprintf("no container has room; %d wait before it, %d slots are starting", i, s.coming))
+	}
+
+	launch = m.undrain(launch)
+	m.launch(launch, s)
+	if launch == 0 {
+		m.drain(surplus)
+	}
+}
+
+// supply counts, from witnesses only: reported containers, recorded launches.
+func (m *planner) supply(unplaced []*state.Session) supply {
+	s := supply{unplaced: m.slotsFor(unplaced)}
+	for _, c := range m.room {
+		if !m.Pool.Dedicated || c.tenant == "" && c.Used() == 0 {
+			s.free += c.free
+		}
+	}
+	for _, c := range m.Containers {
+		if c.Phase != state.Gone {
+			s.containers++
+		}
+		if c.Phase == state.PendingVerification && !m.suspect(c) {
+			s.coming += c.MaxSessions
+		}
+	}
+	for _, l := range m.Launches {
+		if _, registered := m.containers[l.ID]; !registered && l.Open() {
+			s.containers++
+			s.coming += m.Pool.MaxSessions
+		}
+	}
+	return s
+}
+
+// slotsFor counts the slots that sessions need. With dedicated containers each user needs
+// whole ones.
+func (m *planner) slotsFor(sessions []*state.Session) int {
+	if !m.Pool.Dedicated {
+		return len(sessions)
+	}
+	byUser := map[string]int{}
+	for _, s := range sessions {
+		byUser[s.UserID]++
+	}
+	slots := 0
+	for _, n := range byUser {
+		slots += (n + m.Pool.MaxSessions - 1) / m.Pool.MaxSessions * m.Pool.MaxSessions
+	}
+	return slots
+}
+
+// undrain opens draining containers again in place of launches, the fullest first.
+func (m *planner) undrain(launch int) (left int) {
+	if launch == 0 || m.Pool.Dedicated {
+		return launch
+	}
+	var draining []*state.Container
+	for _, c := range m.Containers {
+		// One that has asked for its drain itself (it is being stopped) never acknowledges an
+		// un-drain; its report closes it again.
+		if c.Phase == state.Draining && !m.suspect(c) && !c.Closing && c.Free() > 0 {
+			draining = append(draining, c)
+		}
+	}
+	slices.SortFunc(draining, byFullest)
+	for _, c := range draining {
+		if launch == 0 {
+			break
+		}
+		m.do(Undrain{Target{c.ID, "there is demand again"}, c.BootID})
+		launch--
+	}
+	return launch
+}
+
+// launch starts n containers, unless the pool is paused or the last ones went wrong just now.
+func (m *planner) launch(n int, s supply) {
+	if n == 0 {
+		return
+	}
+	if m.Pool.Paused {
+		m.hold(HoldLaunch, "", fmt.Sprintf("the pool is paused; %d containers are wanted", n))
+		return
+	}
+	if wait, why := m.backoff(); wait > 0 {
+		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", why, n, wait.Round(time.Second)))
+		return
+	}
+	why := fmt.Sprintf("%d slots wanted, %d free, %d starting", s.unplaced+m.Pool.WarmSlots, s.free, s.coming)
+	if s.containers+n <= m.Pool.Min {
+		why = fmt.Sprintf("%d containers of at least %d", s.containers, m.Pool.Min)
+	}
+	for i := range n {
+		m.do(Launch{Target{fmt.Sprintf("#%d", i+1), why}, m.Pool.MaxSessions})
+	}
+}
+
+// backoff says how long launches wait after failures in a row: 1 s after the first, twice
+// that after each more, at most maxLaunchBackoff.
+func (m *planner) backoff() (time.Duration, string) {
+	var success, last time.Time
+	for _, l := range m.Launches {
+		if l.Outcome == state.Registered && l.CreatedAt.After(success) {
+			success = l.CreatedAt
+		}
+	}
+	failures, message := 0, ""
+	for _, l := range m.Launches {
+		if (l.Outcome != state.Refused && l.Outcome != state.Expired) || !l.CreatedAt.After(success) {
+			continue
+		}
+		failures++
+		if l.CreatedAt.After(last) {
+			last, message = l.CreatedAt, l.Message
+		}
+	}
+	if failures == 0 {
+		return 0, ""
+	}
+	pause := min(time.Second<<min(failures-1, 10), maxLaunchBackoff)
+	return pause - m.Now.Sub(last), fmt.Sprintf("%d launches in a row went wrong, the last: %s", failures, message)
+}
+
+// drain closes containers that are not needed: empty ones, empty for a while, the ones that
+// ran longest empty first, a tenth of the fleet at a time.
+func (m *planner) drain(surplus int) {
+	var idle []*state.Container
+	lastLaunch := time.Time{}
+	for _, l := range m.Launches {
+		if l.CreatedAt.After(lastLaunch) {
+			lastLaunch = l.CreatedAt
+		}
+	}
+	for _, c := range m.room {
+		since, empty := m.EmptySince[c.ID]
+		if c.Used() > 0 || c.free != c.MaxSessions || !empty {
+			continue
+		}
+		if m.Pool.Dedicated && c.tenant != "" {
+			m.destructive(Drain{Target{c.ID, "it has served its one user"}, c.BootID})
+			continue
+		}
+		if m.past(since, m.ScaleDownHold) {
+			idle = append(idle, c.Container)
+		}
+	}
+	if surplus == 0 || !lastLaunch.IsZero() && !m.past(lastLaunch, m.ScaleDownHold) {
+		return
+	}
+	slices.SortFunc(idle, func(a, b *state.Container) int {
+		if order := m.EmptySince[a.ID].Compare(m.EmptySince[b.ID]); order != 0 {
+			return order
+		}
+		return byID(a, b)
+	})
+	n := min(surplus, len(idle), max(1, len(m.Containers)/10))
+	for _, c := range idle[:n] {
+		m.destructive(Drain{Target{c.ID, fmt.Sprintf("empty for %s and not needed", m.Now.Sub(m.EmptySince[c.ID]).Round(time.Second))}, c.BootID})
+	}
+}

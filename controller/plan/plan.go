@@ -1,0 +1,212 @@
+// Package plan decides. Make compares what is desired (documents, sessions), what is observed
+// (containers' reports, tasks) and what is under way (launches), and says what to do next.
+//
+// It is pure: the same snapshot, in any order, gives the same plan. It has no clock, draws no
+// ids, logs nothing, counts nothing and calls nobody. Every action may be repeated and is
+// carried out conditionally; one that has become stale is refused by the store and planned
+// anew.
+package plan
+
+import (
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// Snapshot is everything that a plan is made from. Make changes none of it.
+type Snapshot struct {
+	Now time.Time // the store's clock
+
+	Sessions   []*state.Session
+	Containers []*state.Container
+	Launches   []*state.Launch
+
+	// Documents are the requesters' documents as last read, by id. One that was never read is
+	// not in it; one that is gone from the store is there with Missing set.
+	Documents map[string]*state.Document
+	// Edited says of which sessions the document says something else than at admission, in what
+	// a requester may change (see Edited).
+	Edited map[string]bool
+	// DocumentsAt is when all documents were listed before the present view of them: what
+	// has gone since went under our eyes. Zero before the first time.
+	DocumentsAt time.Time
+
+	// Tasks are ECS's, running ones and those that containers and launches name.
+	Tasks []state.Task
+	// TasksAt is when ECS was last listed completely; zero before the first time.
+	TasksAt time.Time
+	// AbsentSince says, by task ARN, which complete listing was the first to lack a task that
+	// a container or a launch names. Absence is proof only after a while: ECS is eventually
+	// consistent.
+	AbsentSince map[string]time.Time
+	// EmptySince says, by container id, since when this leader has seen it without sessions.
+	EmptySince map[string]time.Time
+
+	// StoreAge is how old the view of the store is; StoreTrouble how it lost data, if it did.
+	StoreAge     time.Duration
+	StoreTrouble string
+}
+
+// Policy is how the pool is to be run. The zero value of a time means its default.
+type Policy struct {
+	Pool state.Pool
+
+	BindDeadline  time.Duration // from bound to ready; 30 s
+	WaitLimit     time.Duration // pending under a held lease; 5 min
+	MaxAttempts   int           // bindings tried; 3
+	SuspectAfter  time.Duration // without a report; 15 s
+	MaxLoad       float64       // CPU or memory above which nothing is bound; 0.9
+	StartDeadline time.Duration // from a launch to its registration; 120 s
+	ScaleDownHold time.Duration // a container stays empty this long before it is drained; 120 s
+	AbsentAfter   time.Duration // a task unlisted this long is gone; 60 s
+	MaxStoreAge   time.Duration // an older view of the store holds what destroys; 15 s
+	MaxTasksAge   time.Duration // an older view of ECS holds what destroys; 60 s
+	RestoreWithin time.Duration // age of the last whole listing of documents that still tells loss from a wish; 240 s
+}
+
+// The defaults of a Policy, and its fixed limits.
+const (
+	defaultBindDeadline  = 30 * time.Second
+	defaultWaitLimit     = 5 * time.Minute
+	defaultMaxAttempts   = 3
+	defaultSuspectAfter  = 15 * time.Second // three reports missed
+	defaultMaxLoad       = 0.9
+	defaultStartDeadline = 120 * time.Second
+	defaultScaleDownHold = 120 * time.Second
+	defaultAbsentAfter   = 60 * time.Second
+	defaultMaxStoreAge   = 15 * time.Second
+	defaultMaxTasksAge   = 60 * time.Second
+	defaultRestoreWithin = 240 * time.Second // below the 300 s that a Lambda's "terminated" lives
+
+	launchMemory     = 10 * time.Minute // failed launches are remembered this long, for the back-off
+	maxLaunchBackoff = 30 * time.Second
+)
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+func (p Policy) withDefaults() Policy {
+	p.BindDeadline = or(p.BindDeadline, defaultBindDeadline)
+	p.WaitLimit = or(p.WaitLimit, defaultWaitLimit)
+	p.MaxAttempts = or(p.MaxAttempts, defaultMaxAttempts)
+	p.SuspectAfter = or(p.SuspectAfter, defaultSuspectAfter)
+	p.MaxLoad = or(p.MaxLoad, defaultMaxLoad)
+	p.StartDeadline = or(p.StartDeadline, defaultStartDeadline)
+	p.ScaleDownHold = or(p.ScaleDownHold, defaultScaleDownHold)
+	p.AbsentAfter = or(p.AbsentAfter, defaultAbsentAfter)
+	p.MaxStoreAge = or(p.MaxStoreAge, defaultMaxStoreAge)
+	p.MaxTasksAge = or(p.MaxTasksAge, defaultMaxTasksAge)
+	p.RestoreWithin = or(p.RestoreWithin, defaultRestoreWithin)
+	p.Pool.MaxSessions = max(1, p.Pool.MaxSessions)
+	p.Pool.Max = max(p.Pool.Max, p.Pool.Min)
+	return p
+}
+
+// Plan is what to do now, and what is not done and why.
+type Plan struct {
+	Actions []Action
+	Holds   []Hold
+	Demand  Demand
+}
+
+// Hold is something that would be done, or is wrong, and waits.
+type Hold struct {
+	What HoldKind
+	ID   string // the object; empty for everything
+	Why  string
+}
+
+// HoldKind names what is held: a closed set.
+type HoldKind string
+
+// The kinds of holds.
+const (
+	HoldDestruction HoldKind = "destruction" // drains, stops and losses wait for a whole, fresh view
+	HoldBinding     HoldKind = "binding"
+	HoldLaunch      HoldKind = "launch"
+	HoldDocument    HoldKind = "document" // a document that is no session's
+	HoldSession     HoldKind = "session"  // a session that waits for room
+)
+
+// HoldKinds lists every kind.
+func HoldKinds() []HoldKind {
+	return []HoldKind{HoldDestruction, HoldBinding, HoldLaunch, HoldDocument, HoldSession}
+}
+
+// planner carries one Make.
+type planner struct {
+	Snapshot
+	Policy
+	plan Plan
+
+	containers map[string]*state.Container
+	tasks      map[string]*state.Task // by ARN
+	sessions   map[string]*state.Session
+
+	taskByContainer map[string]*state.Task
+
+	ended   map[string]bool // sessions that this plan ends
+	room    []*candidate    // containers with room, as this plan fills them
+	destroy bool            // destructive actions are allowed
+}
+
+// Make decides what to do now.
+func Make(s Snapshot, p Policy) Plan {
+	m := newPlanner(s, p)
+	m.checkView()
+	m.readDocuments()
+	if m.StoreTrouble != "" {
+		// Rebuilding: nothing is bound, ended or stopped until the view is whole again.
+		return m.finish()
+	}
+	m.superviseSessions()
+	m.superviseContainers()
+	m.superviseLaunches()
+	unplaced := m.bind()
+	m.scale(unplaced)
+	m.reapOrphans()
+	return m.finish()
+}
+
+func newPlanner(s Snapshot, p Policy) *planner {
+	m := &planner{
+		Snapshot:   s,
+		Policy:     p.withDefaults(),
+		containers: make(map[string]*state.Container, len(s.Containers)),
+		tasks:      make(map[string]*state.Task, len(s.Tasks)),
+		sessions:   make(map[string]*state.Session, len(s.Sessions)),
+		ended:      map[string]bool{},
+
+		taskByContainer: make(map[string]*state.Task, len(s.Tasks)),
+	}
+	for _, c := range s.Containers {
+		m.containers[c.ID] = c
+	}
+	for i := range s.Tasks {
+		t := &s.Tasks[i]
+		m.tasks[t.ARN] = t
+		if t.ContainerID != "" {
+			m.taskByContainer[t.ContainerID] = t
+		}
+	}
+	for _, x := range s.Sessions {
+		m.sessions[x.ID] = x
+	}
+	return m
+}
+
+func (m *planner) do(a Action) { m.plan.Actions = append(m.plan.Actions, a) }
+
+func (m *planner) hold(what HoldKind, id, why string) {
+	m.plan.Holds = append(m.plan.Holds, Hold{What: what, ID: id, Why: why})
+}
+
+// past tells whether more than d has gone by since t; never for the zero time.
+func (m *planner) past(t time.Time, d time.Duration) bool {
+	return !t.IsZero() && m.Now.Sub(t) > d
+}

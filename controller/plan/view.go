@@ -1,0 +1,89 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// checkView decides whether this view of the world is whole and fresh enough to destroy
+// anything. When it is not, launching and binding go on.
+func (m *planner) checkView() {
+	m.destroy = true
+	doubt := func(format string, args ...any) {
+		m.destroy = false
+		m.hold(HoldDestruction, "", fmt.Sprintf(format, args...))
+	}
+	if m.StoreTrouble != "" {
+		doubt("%s", m.StoreTrouble)
+		m.hold(HoldBinding, "", m.StoreTrouble)
+		m.hold(HoldLaunch, "", m.StoreTrouble)
+	}
+	if m.StoreAge > m.MaxStoreAge {
+		doubt("the store was last read %s ago", m.StoreAge.Round(time.Second))
+	}
+	switch {
+	case m.TasksAt.IsZero():
+		doubt("ECS has not been listed yet")
+	case m.past(m.TasksAt, m.MaxTasksAge):
+		doubt("ECS was last listed %s ago", m.Now.Sub(m.TasksAt).Round(time.Second))
+	}
+	var expected, heard int
+	for _, c := range m.Containers {
+		if c.Phase != state.ContainerReady && c.Phase != state.Draining {
+			continue
+		}
+		expected++
+		if !m.suspect(c) {
+			heard++
+		}
+	}
+	if expected >= 4 && heard*2 < expected {
+		// So many do not die together: the fault is more likely ours. (Of two or three, one
+		// rightly dead container must not stop the clean-up of the others.)
+		doubt("only %d of %d containers have reported lately", heard, expected)
+	}
+}
+
+// suspect tells whether a container has been silent for too long. Nothing is bound to it;
+// nothing of it is destroyed either.
+func (m *planner) suspect(c *state.Container) bool {
+	return m.past(c.SeenAt, m.SuspectAfter) || c.SeenAt.IsZero() && m.past(c.RegisteredAt, m.SuspectAfter)
+}
+
+// bindable tells whether sessions may be placed on a container.
+func (m *planner) bindable(c *state.Container) bool {
+	return c.Phase == state.ContainerReady && !m.suspect(c) &&
+		c.Health.CPU <= m.MaxLoad && c.Health.Memory <= m.MaxLoad
+}
+
+// lost tells whether a container's task is over by ECS's word, and how.
+func (m *planner) lost(c *state.Container) (why string, lost bool) {
+	if c.TaskARN == "" {
+		return "", false
+	}
+	if t, known := m.tasks[c.TaskARN]; known {
+		if !t.Stopped() {
+			return "", false
+		}
+		return stopText(t), true
+	}
+	since, absent := m.AbsentSince[c.TaskARN]
+	if absent && m.TasksAt.Sub(since) > m.AbsentAfter {
+		return fmt.Sprintf("ECS has not listed its task for %s", m.TasksAt.Sub(since).Round(time.Second)), true
+	}
+	return "", false
+}
+
+// stopText says how a task ended.
+func stopText(t *state.Task) string {
+	text := "its task stopped"
+	if t.StopCode != "" {
+		text += " (" + t.StopCode + ")"
+	}
+	if t.StoppedReason != "" {
+		text += ": " + t.StoppedReason
+	}
+	return text
+}
