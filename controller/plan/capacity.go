@@ -129,6 +129,7 @@ func (m *planner) undrain(launch int) (left int) {
 		if launch == 0 {
 			break
 		}
+		m.undrained[c.ID] = true
 		m.do(Undrain{Target{c.ID, "there is demand again"}, c.BootID})
 		launch--
 	}

@@ -34,14 +34,20 @@ func (m *planner) superviseContainers() {
 			m.do(MarkGone{Target{c.ID, why}, c.BootID})
 			continue
 		}
-		switch c.Phase {
-		case state.Draining:
-			if c.DrainAck == c.DrainSeq && c.Used() == 0 && !m.suspect(c) {
-				m.destructive(BeginStop{Target{c.ID, "it is empty and has acknowledged its drain"}, c.BootID})
-			}
-		case state.Stopping:
+		if c.Phase == state.Stopping {
 			m.stopTask(c.TaskARN, "drained")
-		case state.PendingVerification, state.ContainerReady, state.Gone:
+		}
+	}
+}
+
+// retire begins to stop the containers that are drained and that scale has not opened again.
+func (m *planner) retire() {
+	for _, c := range m.Containers {
+		if c.Phase != state.Draining || c.DrainAck != c.DrainSeq || c.Used() > 0 || m.suspect(c) || m.undrained[c.ID] {
+			continue
+		}
+		if _, lost := m.lost(c); !lost {
+			m.destructive(BeginStop{Target{c.ID, "it is empty and has acknowledged its drain"}, c.BootID})
 		}
 	}
 }

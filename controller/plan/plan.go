@@ -150,9 +150,10 @@ type planner struct {
 
 	taskByContainer map[string]*state.Task
 
-	ended   map[string]bool // sessions that this plan ends
-	room    []*candidate    // containers with room, as this plan fills them
-	destroy bool            // destructive actions are allowed
+	ended     map[string]bool // sessions that this plan ends
+	undrained map[string]bool // containers that this plan opens again
+	room      []*candidate    // containers with room, as this plan fills them
+	destroy   bool            // destructive actions are allowed
 }
 
 // Make decides what to do now.
@@ -169,6 +170,7 @@ func Make(s Snapshot, p Policy) Plan {
 	m.superviseLaunches()
 	unplaced := m.bind()
 	m.scale(unplaced)
+	m.retire()
 	m.reapOrphans()
 	return m.finish()
 }
@@ -181,6 +183,7 @@ func newPlanner(s Snapshot, p Policy) *planner {
 		tasks:      make(map[string]*state.Task, len(s.Tasks)),
 		sessions:   make(map[string]*state.Session, len(s.Sessions)),
 		ended:      map[string]bool{},
+		undrained:  map[string]bool{},
 
 		taskByContainer: make(map[string]*state.Task, len(s.Tasks)),
 	}
