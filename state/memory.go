@@ -26,8 +26,8 @@ const (
 // editTries bounds how often EditDocument reads and tries again.
 const editTries = 10
 
-// touchGrain is the change of a reported time that is worth a write.
-const touchGrain = time.Second
+// TouchGrain is the change of a reported time that is worth a write.
+const TouchGrain = time.Second
 
 // Memory is a Store in this process: for tests, for simulation, for one process alone.
 // It behaves like the one on Redis and passes the same suite. It starts no goroutine, waits

@@ -261,7 +261,7 @@ func touch(s *Session, a Activity, now time.Time) bool {
 	if a.Connected && s.FirstConnectAt.IsZero() {
 		s.FirstConnectAt, changed = now, true
 	}
-	if active := now.Add(-a.IdleFor).Truncate(time.Millisecond); active.Sub(s.LastActivity) >= touchGrain {
+	if active := now.Add(-a.IdleFor).Truncate(time.Millisecond); active.Sub(s.LastActivity) >= TouchGrain {
 		s.LastActivity, changed = active, true
 	}
 	switch {
@@ -270,7 +270,7 @@ func touch(s *Session, a Activity, now time.Time) bool {
 		s.GraceUntil = time.Time{}
 	default:
 		until := now.Add(a.GraceLeft).Truncate(time.Millisecond)
-		if s.GraceUntil.IsZero() || until.Sub(s.GraceUntil).Abs() >= touchGrain {
+		if s.GraceUntil.IsZero() || until.Sub(s.GraceUntil).Abs() >= TouchGrain {
 			s.GraceUntil, changed = until, true
 		}
 	}

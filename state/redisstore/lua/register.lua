@@ -1,0 +1,16 @@
+-- KEYS  7 container hash, 8 its slots
+-- ARGV  7 launch, 8 bootId, 9 protocol, 10 maxSessions, 11 claim, 12 owner, 13 ms of the owner's lease
+-- returns the container
+-- A registration: the same life only moves the link, another life starts over.
+local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'ownerSeq', 'drainSeq')
+if c[1] == 'stopping' or c[1] == 'gone' then return refuse('CONFLICT', 'the container is ' .. c[1]) end
+if c[2] ~= ARGV[8] then
+  redis.call('DEL', SLOTS)
+  redis.call('ZREM', LEAVING, 'container ' .. containerID)
+  redis.call('HSET', CONTAINER, 'launch', ARGV[7], 'bootId', ARGV[8], 'protocol', ARGV[9], 'maxSessions', ARGV[10],
+    'phase', 'pending_verification', 'addr', '', 'drainSeq', c[4] or '0', 'drainAck', '0', 'health', '',
+    'registeredAt', text(now))
+end
+saveContainer('claimed', ARGV[11], 'owner', ARGV[12], 'ownerSeq', text(tonumber(c[3] or '0') + 1),
+  'ownerUntil', text(now + tonumber(ARGV[13])), 'seenAt', text(now))
+return containerRecord()
