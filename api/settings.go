@@ -117,6 +117,7 @@ func parseCreation(body []byte, timeout time.Duration) (creation, error) {
 		"browserSettings": c.readSettings,
 		"proxies":         c.readProxies,
 		"proxySettings":   atMost(supportedFields, "{}"),
+		"extensionId":     never(supportedFields),
 	})
 	return c, err
 }
@@ -163,6 +164,9 @@ func (c *creation) readSettings(at string, raw json.RawMessage) error {
 		"timezoneId": text(&c.settings.TimezoneID, 64, zoneForm.MatchString, "an IANA zone like Europe/Berlin"),
 		"timezone":   text(&zone, 64, zoneForm.MatchString, "an IANA zone like Europe/Berlin"),
 		"proxy":      c.readProxy,
+
+		"context":     never(supportedSettings),
+		"extensionId": never(supportedSettings),
 	}
 	for name, values := range passive() {
 		fields[name] = atMost(supportedSettings, values...)
@@ -211,7 +215,7 @@ func (c *creation) readProxies(at string, raw json.RawMessage) error {
 		case len(list) == 0:
 			return nil
 		case len(list) > 1:
-			return unsupported(at, "several proxies are not supported", "give one of type external with a server")
+			return refuseField(at+": several proxies are not supported", "give one of type external with a server")
 		}
 		at += "[0]"
 		kind, server := "", ""
@@ -225,7 +229,7 @@ func (c *creation) readProxies(at string, raw json.RawMessage) error {
 			return nil
 		}
 		if kind != "external" {
-			return unsupported(at+".type", fmt.Sprintf("%s.type must be external", at), "this server has no proxies of its own: give one of type external with a server")
+			return refuseField(fmt.Sprintf("%s.type must be external", at), "this server has no proxies of its own: give one of type external with a server")
 		}
 		return c.setProxy(at, server)
 	}
@@ -234,7 +238,7 @@ func (c *creation) readProxies(at string, raw json.RawMessage) error {
 		return wrongType(at, "false or a list", raw)
 	}
 	if wanted {
-		return unsupported(at, "proxies: true is not supported", "this server has no proxies of its own: give [{\"type\":\"external\",\"server\":…}]")
+		return refuseField("proxies: true is not supported", "this server has no proxies of its own: give [{\"type\":\"external\",\"server\":…}]")
 	}
 	return nil
 }
@@ -330,11 +334,22 @@ func atMost(supported string, values ...string) reader {
 		if err := json.Compact(&compact, raw); err == nil && slices.Contains(values, compact.String()) {
 			return nil
 		}
-		return unsupported(at, fmt.Sprintf("%s is supported as %s only", at, strings.Join(values, " or ")), "supported: "+supported)
+		return unsupported(fmt.Sprintf("%s is supported as %s only", at, strings.Join(values, " or ")), supported)
 	}
 }
 
-func unsupported(_ string, message, hint string) error {
+// never refuses a field of the shape that we do not have: null alone passes.
+func never(supported string) reader {
+	return func(at string, _ json.RawMessage) error {
+		return unsupported(at+" is not supported", supported)
+	}
+}
+
+func unsupported(message, supported string) error {
+	return refuseField(message, "supported: "+supported)
+}
+
+func refuseField(message, hint string) error {
 	return &state.Refusal{Err: errUnsupported, Message: message, Hint: hint}
 }
 
@@ -356,7 +371,7 @@ func readObject(at string, raw json.RawMessage, supported string, readers map[st
 		}
 		read, known := readers[m.name]
 		if !known {
-			return unsupported(path, fmt.Sprintf("%s is not supported", quotePath(path)), "supported: "+supported)
+			return unsupported(quotePath(path)+" is not supported", supported)
 		}
 		if string(m.value) == "null" {
 			continue
