@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,8 +41,12 @@ type process struct {
 // startProcess starts the command. The process gets SIGTERM alone, as a container's first
 // process does; when it ends, all that it has started is killed, as a container's end does.
 func startProcess(command []string, env map[string]string, stdout, stderr io.Writer) (_ *process, err error) {
+	path, err := absolute(command[0])
+	if err != nil {
+		return nil, fmt.Errorf("finding %s: %w", command[0], err)
+	}
 	p := &process{
-		cmd:    exec.Command(command[0], command[1:]...),
+		cmd:    exec.Command(path, command[1:]...),
 		marker: metadataVariable + "=" + env[metadataVariable],
 		ended:  make(chan struct{}),
 	}
@@ -55,7 +60,7 @@ func startProcess(command []string, env map[string]string, stdout, stderr io.Wri
 		}
 	}()
 
-	if p.tmp, err = os.MkdirTemp("", "task-"); err != nil {
+	if p.tmp, err = os.MkdirTemp("", "ecslocal-"); err != nil {
 		return nil, fmt.Errorf("making the task's temporary directory: %w", err)
 	}
 	for name, value := range env {
@@ -100,6 +105,15 @@ func startProcess(command []string, env map[string]string, stdout, stderr io.Wri
 	return p, nil
 }
 
+// absolute finds the command as a shell would from here, since the task works elsewhere.
+func absolute(command string) (string, error) {
+	path, err := exec.LookPath(command)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
 // wait reaps the process and clears up after it.
 func (p *process) wait() {
 	defer close(p.ended)
@@ -138,12 +152,15 @@ func (p *process) killStrays() {
 	pid := p.cmd.Process.Pid
 	for range killRounds {
 		group := syscall.Kill(-pid, syscall.SIGKILL)
-		strays := strays(pid, p.marker)
-		for _, stray := range strays {
+		found, all := strays(pid, p.marker)
+		for _, stray := range found {
 			_ = syscall.Kill(stray, syscall.SIGKILL) // it may be gone by itself
 		}
-		if errors.Is(group, syscall.ESRCH) && len(strays) == 0 {
-			return
+		// A group lasts as long as its zombies, and some machines never bury those.
+		if errors.Is(group, syscall.ESRCH) || all {
+			if len(found) == 0 {
+				return
+			}
 		}
 		time.Sleep(time.Millisecond) // until the kernel has taken them away
 	}

@@ -8,18 +8,17 @@ import (
 
 // strays finds the processes that belong to the session or carry the marker in their
 // environment: whatever the task's process has started, wherever it has moved since.
-// Zombies are not listed; they are dead.
-func strays(session int, marker string) []int {
+// Zombies are not listed; they are dead. all says that there are no others.
+func strays(session int, marker string) (found []int, all bool) {
 	proc, err := os.Open("/proc")
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer func() { _ = proc.Close() }()
 	names, err := proc.Readdirnames(-1)
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	var found []int
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil || pid == os.Getpid() {
@@ -42,7 +41,7 @@ func strays(session int, marker string) []int {
 			found = append(found, pid)
 		}
 	}
-	return found
+	return found, true
 }
 
 func hasEntry(environ []byte, entry string) bool {
