@@ -82,7 +82,7 @@ func plainPath(path string) bool {
 			return false
 		}
 	}
-	return !strings.Contains(path, "//")
+	return !strings.HasPrefix(path, "/") && !strings.Contains(path, "//")
 }
 
 // base is the URL that this service has in the client's eyes. Without a configured one the

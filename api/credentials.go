@@ -11,13 +11,14 @@ import (
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
-// credentials is what a request came with, taken out of it before anything else sees it.
+// credentials is what a request came with, taken out of it before anything else sees it. Its
+// fields are exported because fmt asks no methods of unexported ones: it would show the secrets.
 type credentials struct {
-	bearer    []auth.Secret // Authorization: Bearer
-	query     []auth.Secret // ?token=
-	keys      []auth.Secret // X-BB-API-Key, x-api-key
-	container []auth.Secret // X-Container-Token
-	other     []auth.Secret // what was dropped unread: other schemes, unreadable queries
+	Bearer    []auth.Secret // Authorization: Bearer
+	Query     []auth.Secret // ?token=
+	Keys      []auth.Secret // X-BB-API-Key, x-api-key
+	Container []auth.Secret // X-Container-Token
+	Other     []auth.Secret // what was dropped unread: other schemes, unreadable queries
 }
 
 type credentialsKey struct{}
@@ -32,18 +33,18 @@ func takeCredentials(next http.Handler) http.Handler {
 		for _, value := range take(header, "Authorization") {
 			scheme, token, _ := strings.Cut(value, " ")
 			if strings.EqualFold(scheme, "Bearer") {
-				creds.bearer = append(creds.bearer, auth.Secret(strings.TrimSpace(token)))
+				creds.Bearer = append(creds.Bearer, auth.Secret(strings.TrimSpace(token)))
 				continue
 			}
-			creds.other = append(creds.other, auth.Secret(value), auth.Secret(token))
+			creds.Other = append(creds.Other, auth.Secret(value), auth.Secret(token))
 		}
 		for _, name := range []string{"X-Bb-Api-Key", "X-Api-Key"} {
 			for _, value := range take(header, name) {
-				creds.keys = append(creds.keys, auth.Secret(strings.TrimSpace(value)))
+				creds.Keys = append(creds.Keys, auth.Secret(strings.TrimSpace(value)))
 			}
 		}
 		for _, value := range take(header, "X-Container-Token") {
-			creds.container = append(creds.container, auth.Secret(strings.TrimSpace(value)))
+			creds.Container = append(creds.Container, auth.Secret(strings.TrimSpace(value)))
 		}
 		// A Referer may carry the URL of a page opened with a token.
 		header.Del("Referer")
@@ -82,9 +83,9 @@ func (c *credentials) takeQuery(raw string) string {
 			if errValue != nil {
 				value = rawValue
 			}
-			c.query = append(c.query, auth.Secret(value))
+			c.Query = append(c.Query, auth.Secret(value))
 		case errName != nil, errValue != nil, strings.Contains(part, ";"):
-			c.other = append(c.other, auth.Secret(part))
+			c.Other = append(c.Other, auth.Secret(part))
 		default:
 			rest = append(rest, part)
 		}
@@ -101,7 +102,7 @@ func credentialsOf(r *http.Request) *credentials {
 
 // apiKey gives the one API key of the request.
 func (c *credentials) apiKey() (auth.Secret, error) {
-	all := slices.Concat(c.keys, c.bearer)
+	all := slices.Concat(c.Keys, c.Bearer)
 	if len(all) == 0 {
 		return "", &state.Refusal{Err: state.ErrUnauthorized, Message: "there is no API key in the request",
 			Hint: "send it as X-BB-API-Key, x-api-key or Authorization: Bearer"}
@@ -116,7 +117,7 @@ func (c *credentials) apiKey() (auth.Secret, error) {
 
 // sessionToken gives the one session token of the request.
 func (c *credentials) sessionToken() (auth.Secret, error) {
-	all := slices.Concat(c.bearer, c.query)
+	all := slices.Concat(c.Bearer, c.Query)
 	switch {
 	case len(all) > 1:
 		return "", &state.Refusal{Err: state.ErrInvalid, Message: "the request holds several session tokens",
@@ -135,7 +136,7 @@ const minScrub = 4
 // scrub takes the request's credentials out of a text that others made, the last resort
 // against one that found its way there.
 func (c *credentials) scrub(text string) string {
-	for _, list := range [][]auth.Secret{c.bearer, c.query, c.keys, c.container, c.other} {
+	for _, list := range [][]auth.Secret{c.Bearer, c.Query, c.Keys, c.Container, c.Other} {
 		for _, secret := range list {
 			if len(secret) >= minScrub {
 				text = strings.ReplaceAll(text, secret.Reveal(), "[redacted]")

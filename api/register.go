@@ -53,7 +53,7 @@ func (s *Server) register(c echo.Context) error {
 }
 
 func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
-	tokens := credentialsOf(c.Request()).container
+	tokens := credentialsOf(c.Request()).Container
 	if len(tokens) != 1 || tokens[0] == "" {
 		return nil, &state.Refusal{Err: state.ErrUnauthorized, Message: "there is no container token in the request",
 			Hint: "send CONTAINER_TOKEN, as the task was given it, as X-Container-Token"}

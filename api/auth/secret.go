@@ -17,6 +17,7 @@ import (
 const redacted = "[redacted]"
 
 // Secret is text that no log, error, dump or answer may show by accident. Only Reveal gives it.
+// Keep it in exported fields: of unexported ones, fmt asks no methods and shows the text.
 type Secret string
 
 // Reveal gives the text itself.

@@ -1,0 +1,329 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wallcrawler/wallcrawler/api"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+func registration(edit ...any) string {
+	fields := map[string]any{"containerId": `"cnt_1"`, "ip": `"10.0.3.17"`, "port": 8080, "taskArn": `"local"`,
+		"protocol": 2, "bootId": `"boot_1"`, "maxSessions": 4, "version": `"1.0"`}
+	for i := 0; i < len(edit); i += 2 {
+		fields[edit[i].(string)] = edit[i+1]
+	}
+	var parts []string
+	for name, value := range fields {
+		parts = append(parts, fmt.Sprintf("%q:%v", name, value))
+	}
+	return "{" + strings.Join(parts, ",") + "}"
+}
+
+func TestRegister(t *testing.T) {
+	h := newHouse(t)
+	send := func(body string) reply {
+		return h.call("POST", "/internal/register", body, "X-Container-Token", h.containers.Token("cnt_1"))
+	}
+	answer := send(registration("later", `{"field":1}`))
+	fields := answer.fields(t)
+	if answer.status != 200 || fields["status"] != "registered" || fields["linkSecret"] != h.containers.LinkSecret("cnt_1", "boot_1") || fields["ownerSeq"] != 1.0 {
+		t.Fatalf("%d %v", answer.status, fields)
+	}
+	c, err := h.store.Container(t.Context(), "cnt_1")
+	must(t, err)
+	want := state.Claim{IP: "10.0.3.17", Port: 8080, TaskARN: "local", Version: "1.0"}
+	if c.Owner != replica || c.Launch != "cnt_1" || c.BootID != "boot_1" || c.Protocol != 2 || c.MaxSessions != 4 || c.Claimed != want || c.Addr != "" {
+		t.Errorf("record %+v", c)
+	}
+	if seen, ok := h.mirror.Container("cnt_1"); !ok || seen.OwnerSeq != 1 {
+		t.Error("the mirror does not have it at once")
+	}
+	if again := send(registration()).fields(t); again["ownerSeq"] != 2.0 || again["linkSecret"] != fields["linkSecret"] {
+		t.Errorf("again: %v", again)
+	}
+	if next := send(registration("bootId", `"boot_2"`)).fields(t); next["linkSecret"] == fields["linkSecret"] {
+		t.Error("another life has the same secret")
+	}
+
+	_, err = h.store.MarkGone(t.Context(), h.leader(), "cnt_1", "boot_2")
+	must(t, err)
+	gone := wantError(t, send(registration()), http.StatusGone, "session_ended")
+	if gone["hint"] != "exit" {
+		t.Errorf("a gone container is told %v", gone)
+	}
+}
+
+func TestRegistrationsThatAreRefused(t *testing.T) {
+	h := newHouse(t)
+	token := h.containers.Token("cnt_1")
+	for _, c := range []struct {
+		name, body, token string
+		status            int
+		code              string
+	}{
+		{"no token", registration(), "", 401, "unauthorized"},
+		{"a bad token", registration(), token + "A", 401, "unauthorized"},
+		{"another container's token", registration(), h.containers.Token("cnt_2"), 401, "unauthorized"},
+		{"an API key", registration(), aliceKey, 401, "unauthorized"},
+		{"a bad token and a bad rest", registration("protocol", 1, "bootId", `""`), "x", 401, "unauthorized"},
+		{"v1", registration("protocol", 0), token, 400, "invalid_request"},
+		{"protocol 1", registration("protocol", 1), token, 400, "invalid_request"},
+		{"protocol 3", registration("protocol", 3), token, 400, "invalid_request"},
+		{"no boot", registration("bootId", `""`), token, 400, "invalid_request"},
+		{"a strange boot", registration("bootId", `"a/b"`), token, 400, "invalid_request"},
+		{"no slots", registration("maxSessions", 0), token, 400, "invalid_request"},
+		{"too many slots", registration("maxSessions", 1001), token, 400, "invalid_request"},
+		{"a text for a number", registration("maxSessions", `"4"`), token, 400, "invalid_request"},
+		{"a fraction", registration("port", 1.5), token, 400, "invalid_request"},
+		{"a strange port", registration("port", 70000), token, 400, "invalid_request"},
+		{"a strange id", registration("containerId", `"../x"`), token, 400, "invalid_request"},
+		{"a long claim", registration("ip", `"`+strings.Repeat("1", 300)+`"`), token, 400, "invalid_request"},
+		{"a list", "[]", token, 400, "invalid_request"},
+		{"nothing", "", token, 400, "invalid_request"},
+		{"half", registration()[:20], token, 400, "invalid_request"},
+		{"too much", registration("version", `"`+strings.Repeat("x", 17<<10)+`"`), token, 413, "too_large"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var headers []string
+			if c.token != "" {
+				headers = []string{"X-Container-Token", c.token}
+			}
+			wantError(t, h.call("POST", "/internal/register", c.body, headers...), c.status, c.code)
+		})
+	}
+	if index, err := h.store.Index(t.Context()); err != nil || len(index.Containers) != 0 {
+		t.Errorf("a refused registration left a record: %v %v", index.Containers, err)
+	}
+	h.store.FailWith(errors.New("gone"))
+	answer := h.call("POST", "/internal/register", registration(), "X-Container-Token", token)
+	wantError(t, answer, 503, "unavailable")
+	wantError(t, h.call("POST", "/internal/register", registration(), "X-Container-Token", "bad"), 401, "unauthorized")
+}
+
+func TestApiKeysInEveryPlace(t *testing.T) {
+	h := newHouse(t)
+	for _, headers := range [][]string{
+		{"X-BB-API-Key", aliceKey}, {"x-api-key", aliceKey}, {"Authorization", "Bearer " + aliceKey}, {"X-BB-API-Key", aliceKey, "x-api-key", aliceKey},
+	} {
+		if answer := h.call("GET", "/v1/sessions", "", headers...); answer.status != 200 || string(answer.body) != "[]\n" {
+			t.Errorf("%v: %d %s", headers[0], answer.status, answer.body)
+		}
+	}
+	for _, c := range []struct {
+		headers []string
+		status  int
+		code    string
+	}{
+		{nil, 401, "unauthorized"}, {[]string{"x-api-key", ""}, 401, "unauthorized"}, {[]string{"x-api-key", aliceKey + "x"}, 401, "unauthorized"},
+		{[]string{"Authorization", "Basic " + aliceKey}, 401, "unauthorized"}, {[]string{"x-api-key", aliceKey, "X-BB-API-Key", bobKey}, 400, "invalid_request"},
+	} {
+		for _, path := range []string{"/v1/sessions", "/v1/sessions/x", "/v1/containers", "/v1/tasks", "/v1/plan", "/v1/contexts", "/v1/sessions/x/debug"} {
+			answer := h.call("GET", path, "", c.headers...)
+			wantError(t, answer, c.status, c.code)
+			if c.status == 401 && answer.header.Get("WWW-Authenticate") != "Bearer" {
+				t.Error("401 without WWW-Authenticate")
+			}
+		}
+	}
+	wantError(t, h.call("GET", "/v1/sessions?token="+aliceKey, ""), 401, "unauthorized")
+	id := h.call("POST", "/v1/sessions", "", "x-api-key", bareKey).fields(t)
+	if user, _ := id["userId"].(string); !strings.HasPrefix(user, "key_") || len(user) != 16 {
+		t.Errorf("a key without a name stands for %q", user)
+	}
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	h := newHouse(t)
+	h.container("cnt_1", 2)
+	health := h.call("GET", "/health", "")
+	if f := health.fields(t); health.status != 200 || f["status"] != "healthy" || f["containers"] != 1.0 || f["clients"] != 7.0 || f["uptime"].(float64) <= 0 {
+		t.Errorf("health: %d %s", health.status, health.body)
+	}
+	if ready := h.call("GET", "/ready", ""); ready.status != 200 {
+		t.Errorf("ready: %d %s", ready.status, ready.body)
+	}
+	h.store.FailWith(errors.New("gone"))
+	if ready := h.call("GET", "/ready", ""); ready.status != 503 || ready.fields(t)["store"] != "unreachable" {
+		t.Errorf("without store: %d %s", ready.status, ready.body)
+	}
+	if health := h.call("GET", "/health", ""); health.status != 200 {
+		t.Errorf("without store the process is not alive: %d", health.status)
+	}
+	h.store.FailWith(nil)
+	if ready := h.call("HEAD", "/ready", ""); ready.status != 200 {
+		t.Errorf("with the store again: %d", ready.status)
+	}
+	h.server.SetDraining()
+	if ready := h.call("GET", "/ready", ""); ready.status != 503 || ready.fields(t)["draining"] != true {
+		t.Errorf("draining: %d %s", ready.status, ready.body)
+	}
+	if health := h.call("HEAD", "/health", ""); health.status != 200 {
+		t.Errorf("draining, health: %d", health.status)
+	}
+
+	stale := newHouse(t, func(c *api.Config) { c.Mirror = oldMirror{c.Mirror} })
+	if ready := stale.call("GET", "/ready", ""); ready.status != 503 || !strings.Contains(string(ready.body), "too old") {
+		t.Errorf("an old view: %d %s", ready.status, ready.body)
+	}
+}
+
+type oldMirror struct{ api.Mirror }
+
+func (oldMirror) Age() time.Duration { return 11 * time.Second }
+
+func TestOperatorViews(t *testing.T) {
+	h := newHouse(t)
+	h.container("cnt_1", 2)
+	var list []map[string]any
+	h.alice("GET", "/v1/containers", "").get(t, &list)
+	if len(list) != 1 || list[0]["id"] != "cnt_1" || list[0]["phase"] != "ready" || list[0]["free"] != 2.0 || list[0]["warm"] != 1.0 {
+		t.Errorf("containers: %v", list)
+	}
+	if got := h.alice("GET", "/v1/tasks", ""); !strings.Contains(string(got.body), "task-1") {
+		t.Errorf("tasks: %s", got.body)
+	}
+	if got := h.alice("GET", "/v1/plan", ""); !strings.Contains(string(got.body), "actions") {
+		t.Errorf("plan: %s", got.body)
+	}
+	bare := newHouse(t, func(c *api.Config) {
+		c.Tasks = nil
+		c.Plan = func(context.Context) (any, error) { return nil, state.ErrUnavailable }
+		c.Gatherer = nil
+	})
+	answer := bare.alice("GET", "/v1/tasks", "")
+	wantError(t, answer, 501, "not_implemented")
+	if answer.header.Get("X-Should-Retry") != "false" {
+		t.Error("SDKs will retry 501")
+	}
+	wantError(t, bare.alice("GET", "/v1/plan", ""), 503, "unavailable")
+	wantError(t, bare.call("GET", "/metrics", ""), 404, "no_such_route")
+}
+
+func TestPathsAndMethodsThatAreNotThere(t *testing.T) {
+	h := newHouse(t)
+	for _, c := range [][3]string{
+		{"GET", "/nope", "404 no_such_route"}, {"GET", "/v1", "404 no_such_route"}, {"GET", "/v1/sessions/", "404 no_such_route"},
+		{"PUT", "/v1/sessions", "405 method_not_allowed"}, {"GET", "/internal/register", "405 method_not_allowed"},
+		{"POST", "/health", "405 method_not_allowed"}, {"DELETE", "/v1/sessions", "405 method_not_allowed"}, {"BREW", "/v1/sessions", "405 method_not_allowed"},
+		{"POST", "/json/version", "405 method_not_allowed"}, {"GET", "/v1/sessions/ses_1/debug", "501 not_implemented"}, {"POST", "/v1/extensions", "501 not_implemented"},
+	} {
+		status, code, _ := strings.Cut(c[2], " ")
+		answer := h.alice(c[0], c[1], "")
+		if fmt.Sprint(answer.status) != status {
+			t.Errorf("%s %s: %d, want %s", c[0], c[1], answer.status, status)
+			continue
+		}
+		wantError(t, answer, answer.status, code)
+		if answer.status == 405 && answer.header.Get("Allow") == "" {
+			t.Errorf("%s %s: no Allow", c[0], c[1])
+		}
+	}
+	if !strings.Contains(string(h.call("GET", "/metrics", "").body), `route="none"`) {
+		t.Error("unknown paths are not counted as none")
+	}
+	if strings.Contains(string(h.call("GET", "/metrics", "").body), "nope") {
+		t.Error("a path of the client's became a label")
+	}
+}
+
+func TestLargeBodiesAre413(t *testing.T) {
+	h := newHouse(t)
+	body := `{"userMetadata":{"a":"` + strings.Repeat("x", 1<<20) + `"}}`
+	answer := h.alice("POST", "/v1/sessions", body)
+	wantError(t, answer, 413, "too_large")
+	if answer.header.Get("X-Should-Retry") != "false" {
+		t.Error("SDKs may send it again")
+	}
+	// Without a length, it is cut off while reading.
+	request, err := http.NewRequestWithContext(t.Context(), "POST", h.http.URL+"/v1/sessions", struct{ *strings.Reader }{strings.NewReader(body)})
+	must(t, err)
+	request.ContentLength = -1
+	request.Header.Set("X-Api-Key", aliceKey)
+	chunked, err := h.http.Client().Do(request)
+	must(t, err)
+	chunked.Body.Close()
+	if chunked.StatusCode != 413 {
+		t.Errorf("chunked: %d", chunked.StatusCode)
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	h := newHouse(t)
+	for id, kept := range map[string]bool{
+		"abc-1.2_X": true, "": false, strings.Repeat("a", 65): false, "a b": false, "a\tb": false, "ä": false, "{}": false, aliceKey: false,
+	} {
+		got := h.call("GET", "/v1/sessions", "", "X-Request-Id", id, "X-Api-Key", aliceKey).header.Get("X-Request-Id")
+		if (got == id) != kept || got == "" {
+			t.Errorf("X-Request-Id %q: answered %q", id, got)
+		}
+	}
+}
+
+func TestPanicsEndOneRequestOnly(t *testing.T) {
+	h := newHouse(t)
+	token := h.token("ses_1", "alice")
+	h.relay.answer(nil, func(http.ResponseWriter, *http.Request, api.SessionAccess, string) error { panic("torn: " + token) })
+	answer := h.call("GET", "/sessions/ses_1/ws?token="+token, "")
+	wantError(t, answer, 500, "internal")
+	logs := h.logs.String()
+	if !strings.Contains(logs, "request panicked") || !strings.Contains(logs, "torn: [redacted]") || strings.Contains(logs, token) {
+		t.Errorf("the log of the panic: %s", logs)
+	}
+	if answer := h.alice("GET", "/v1/sessions", ""); answer.status != 200 {
+		t.Error("the next request suffers")
+	}
+}
+
+func TestSecurityHeaders(t *testing.T) {
+	h := newHouse(t)
+	for _, path := range []string{"/", "/health", "/v1/sessions", "/nope"} {
+		answer := h.alice("GET", path, "")
+		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"} {
+			if got := answer.header.Get(name); got != want {
+				t.Errorf("%s: %s = %q", path, name, got)
+			}
+		}
+		policy := answer.header.Get("Content-Security-Policy")
+		if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+			t.Errorf("%s: policy %q", path, policy)
+		}
+	}
+}
+
+func TestConfigurationsThatAreRefused(t *testing.T) {
+	h := newHouse(t)
+	good := api.Config{Store: h.store, Mirror: h.mirror, Tokens: h.tokens, Keys: noKeys{}, ContainerKeys: h.containers, Relay: h.relay, Replica: "r"}
+	if _, err := api.New(good); err != nil {
+		t.Fatalf("the least configuration: %v", err)
+	}
+	registry := prometheus.NewRegistry()
+	for name, edit := range map[string]func(*api.Config){
+		"no store": func(c *api.Config) { c.Store = nil }, "no relay": func(c *api.Config) { c.Relay = nil }, "no replica": func(c *api.Config) { c.Replica = "" },
+		"a long wait": func(c *api.Config) { c.CreateWait = time.Minute }, "a negative wait": func(c *api.Config) { c.CreateWait = -1 },
+		"a long session":            func(c *api.Config) { c.DefaultTimeout = 7 * time.Hour },
+		"a ws public URL":           func(c *api.Config) { c.PublicURL = &url.URL{Scheme: "ws", Host: "a"} },
+		"a public URL with a query": func(c *api.Config) { c.PublicURL = &url.URL{Scheme: "http", Host: "a", RawQuery: "b"} },
+		"metrics registered twice": func(c *api.Config) {
+			c.Registerer = registry
+			if _, err := api.New(*c); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		cfg := good
+		edit(&cfg)
+		if _, err := api.New(cfg); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
