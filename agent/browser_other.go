@@ -1,0 +1,23 @@
+//go:build unix && !linux
+
+package agent
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// launcher starts processes. Without a signal at the parent's death, only the agent's orderly
+// end leaves nothing behind.
+type launcher struct{}
+
+func newLauncher() *launcher                  { return &launcher{} }
+func (l *launcher) start(cmd *exec.Cmd) error { return cmd.Start() }
+func (l *launcher) close()                    {}
+
+func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+// awaitExit waits for the end of the child, which it reaps: there is no portable other way.
+func awaitExit(cmd *exec.Cmd) { _ = cmd.Wait() }
+
+func sharedMemoryIsSmall() bool { return false }
