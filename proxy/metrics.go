@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// linkMetrics are those of Links. With a nil registerer they go nowhere.
+type linkMetrics struct {
+	links  *prometheus.GaugeVec
+	starts *prometheus.HistogramVec
+}
+
+func newLinkMetrics(reg prometheus.Registerer) *linkMetrics {
+	m := &linkMetrics{
+		links: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "wallcrawler_links",
+			Help: "Containers that this replica owns, by the state of their link.",
+		}, []string{"state"}),
+		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "wallcrawler_session_start_seconds",
+			Help:    "Time from CREATE_SESSION to SESSION_READY, by where the browser came from.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"source"}),
+	}
+	for _, s := range linkStates() {
+		m.links.WithLabelValues(string(s))
+	}
+	for _, source := range []string{sourceWarm, sourceCold} {
+		m.starts.WithLabelValues(source)
+	}
+	register(reg, m.links, m.starts)
+	return m
+}
+
+// The sources of a browser.
+const (
+	sourceWarm = "warm"
+	sourceCold = "cold"
+)
+
+func (m *linkMetrics) moveLink(from, to linkState) {
+	if from != "" {
+		m.links.WithLabelValues(string(from)).Dec()
+	}
+	if to != "" {
+		m.links.WithLabelValues(string(to)).Inc()
+	}
+}
+
+func (m *linkMetrics) started(cold bool, took time.Duration) {
+	source := sourceWarm
+	if cold {
+		source = sourceCold
+	}
+	m.starts.WithLabelValues(source).Observe(took.Seconds())
+}
+
+// relayMetrics are those of a Relay. With a nil registerer they go nowhere.
+type relayMetrics struct {
+	refused *prometheus.CounterVec
+	closed  *prometheus.CounterVec
+	holds   prometheus.Histogram
+}
+
+// Who ended a relayed connection.
+const (
+	closedByClient  = "client"
+	closedByBackend = "backend"
+	closedByDrain   = "drain"
+)
+
+func newRelayMetrics(reg prometheus.Registerer) *relayMetrics {
+	m := &relayMetrics{
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wallcrawler_relay_refused_total",
+			Help: "Requests for a session that were refused before an upgrade, by reason.",
+		}, []string{"reason"}),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wallcrawler_relay_closed_total",
+			Help: "Relayed connections that have ended, by who ended them.",
+		}, []string{"by"}),
+		holds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "wallcrawler_relay_hold_seconds",
+			Help:    "Time that requests waited for their session to become ready.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25},
+		}),
+	}
+	for _, reason := range refusalReasons() {
+		m.refused.WithLabelValues(reason)
+	}
+	for _, by := range []string{closedByClient, closedByBackend, closedByDrain} {
+		m.closed.WithLabelValues(by)
+	}
+	register(reg, m.refused, m.closed, m.holds)
+	return m
+}
+
+func register(reg prometheus.Registerer, cs ...prometheus.Collector) {
+	if reg != nil {
+		reg.MustRegister(cs...)
+	}
+}
+
+// liveCollector reads a relay's connections and traffic at scrape, so that nothing is counted
+// on the byte path twice.
+type liveCollector struct {
+	relay *Relay
+
+	connections, bytes, messages *prometheus.Desc
+}
+
+func newLiveCollector(r *Relay) *liveCollector {
+	return &liveCollector{
+		relay: r,
+		connections: prometheus.NewDesc("wallcrawler_relay_connections",
+			"Clients joined to a browser now.", nil, nil),
+		bytes: prometheus.NewDesc("wallcrawler_relay_bytes_total",
+			"Bytes relayed, by where they went.", []string{"direction"}, nil),
+		messages: prometheus.NewDesc("wallcrawler_relay_messages_total",
+			"WebSocket messages relayed, by where they went.", []string{"direction"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *liveCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.connections
+	out <- c.bytes
+	out <- c.messages
+}
+
+// Collect implements prometheus.Collector.
+func (c *liveCollector) Collect(out chan<- prometheus.Metric) {
+	n, up, down := c.relay.totals()
+	out <- prometheus.MustNewConstMetric(c.connections, prometheus.GaugeValue, float64(n))
+	for direction, f := range map[string]struct{ bytes, messages uint64 }{
+		"to_browser": {up.Bytes, up.Messages},
+		"to_client":  {down.Bytes, down.Messages},
+	} {
+		out <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(f.bytes), direction)
+		out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(f.messages), direction)
+	}
+}
