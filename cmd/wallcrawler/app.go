@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wallcrawler/wallcrawler/api"
+	"github.com/wallcrawler/wallcrawler/api/auth"
+	"github.com/wallcrawler/wallcrawler/controller"
+	"github.com/wallcrawler/wallcrawler/controller/ecs"
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/proxy"
+	"github.com/wallcrawler/wallcrawler/state"
+	"github.com/wallcrawler/wallcrawler/state/redisstore"
+)
+
+// options are what one replica of the service runs with, after configuration was read and
+// checked.
+type options struct {
+	replica    string
+	version    string
+	listener   net.Listener
+	publicURL  *url.URL
+	redis      redisstore.Options
+	fleet      ecs.Config // Client, Token, Log and Registerer are filled in
+	ecsClient  ecs.ClientOptions
+	pool       state.Pool
+	policy     plan.Policy // Pool is filled in
+	relist     time.Duration
+	tasksEvery time.Duration // zero: the controller's default
+
+	tokens        *auth.Tokens
+	keys          *auth.Keys
+	containerKeys *auth.ContainerKeys
+
+	firstConnect, disconnectGrace, lostGrace, idle, hold time.Duration
+	unreadyFor, drainTimeout                             time.Duration
+
+	log *slog.Logger
+}
+
+// service is one replica: everything behind one listener.
+type service struct {
+	o          options
+	log        *slog.Logger
+	store      *redisstore.Store
+	mirror     *state.Mirror
+	controller *controller.Controller
+	links      *proxy.Links
+	relay      *proxy.Relay
+	server     *api.Server
+}
+
+// storeRetry is how often an unreachable store is tried at the start.
+const storeRetry = time.Second
+
+// openStore waits for the store: a service that starts before its Redis says so and goes on
+// trying, instead of dying in a loop.
+func openStore(ctx context.Context, o redisstore.Options, log *slog.Logger) (*redisstore.Store, error) {
+	told := false
+	for {
+		store, err := redisstore.Open(ctx, o)
+		if err == nil {
+			if told {
+				log.Info("store reached")
+			}
+			return store, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if !errors.Is(err, state.ErrUnavailable) {
+			return nil, err
+		}
+		if !told {
+			log.Warn("store unreachable, waiting for it: check REDIS_ENDPOINT", "error", err)
+			told = true
+		}
+		t := time.NewTimer(storeRetry)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil, ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// newService wires a replica. It waits for the store.
+func newService(ctx context.Context, o options) (*service, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.version))
+
+	client, err := ecs.NewClient(ctx, o.ecsClient)
+	if err != nil {
+		return nil, fmt.Errorf("making the ECS client: %w", err)
+	}
+	o.fleet.Client, o.fleet.Token, o.fleet.Log, o.fleet.Registerer = client, o.containerKeys.Token, o.log, registry
+	if err := o.fleet.Validate(); err != nil {
+		return nil, err
+	}
+	fleet := ecs.New(o.fleet)
+
+	o.redis.Log, o.redis.Metrics = o.log, registry
+	store, err := openStore(ctx, o.redis, o.log)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{o: o, log: o.log, store: store}
+	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
+	o.policy.Pool = o.pool
+	s.controller = controller.New(controller.Config{
+		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
+		NewID:  func() string { return "cnt_" + rand.Text() },
+		Relist: o.relist, TasksInterval: o.tasksEvery, Log: o.log, Registerer: registry,
+	})
+	dial := containerDialer()
+	s.links = proxy.NewLinks(proxy.LinksConfig{
+		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
+		Secret: o.containerKeys.LinkSecret, Dial: dial,
+		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
+		Log: o.log, Registerer: registry,
+	})
+	s.relay = proxy.NewRelay(proxy.RelayConfig{
+		Store: store, Mirror: s.mirror, Secret: o.containerKeys.LinkSecret, Dial: dial, Hold: o.hold,
+		Log: o.log, Registerer: registry,
+	})
+	s.server, err = api.New(api.Config{
+		Store: store, Mirror: s.mirror, Tokens: o.tokens, Keys: o.keys, ContainerKeys: o.containerKeys,
+		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
+		Log: o.log, Registerer: registry, Gatherer: registry,
+		Tasks: func() any { v, _ := listTasks(context.Background(), fleet); return v },
+		Plan:  func(ctx context.Context) (any, error) { return s.controller.Explain(ctx) },
+	})
+	if err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// containerDialer opens connections to containers. Their addresses come from ECS; nothing
+// that a stranger names is ever dialled.
+func containerDialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	return d.DialContext
+}
+
+// run serves until ctx ends, then stops in order: not ready → load balancers notice → nothing
+// is accepted → the lead and the links are given up, for other replicas to take → joined
+// clients may go on to a limit → the store is closed.
+func (s *service) run(ctx context.Context) error {
+	defer func() { _ = s.store.Close() }()
+	life, end := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx while draining
+	defer end()
+	leading, resign := context.WithCancel(life)
+	linking, unlink := context.WithCancel(life)
+	serving, shut := context.WithCancel(life)
+	defer func() { resign(); unlink(); shut() }()
+
+	var group errgroup.Group
+	start := func(name string, ctx context.Context, run func(context.Context) error) {
+		group.Go(func() error {
+			err := run(ctx)
+			if ctx.Err() == nil {
+				end()
+				return fmt.Errorf("%s stopped: %w", name, err)
+			}
+			return nil
+		})
+	}
+	start("mirror", life, s.mirror.Run)
+	start("links", linking, s.links.Run)
+	start("controller", leading, s.controller.Run)
+	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
+
+	select {
+	case <-ctx.Done():
+	case <-life.Done(): // a part has died
+		return group.Wait()
+	}
+	s.log.Info("stopping", "clients", s.relay.Count(), "limit", s.o.drainTimeout)
+	s.server.SetDraining()
+	resign()
+	wait(life, s.o.unreadyFor)
+	shut()
+	s.relay.Drain(life, s.o.drainTimeout)
+	unlink() // the containers' agents then register with another replica
+	end()
+	return group.Wait()
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// relayDoor lets clients that the API has let in through to the relay.
+type relayDoor struct{ relay *proxy.Relay }
+
+// ServeSession implements api.Relay.
+func (d relayDoor) ServeSession(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error {
+	return d.relay.Serve(w, r, proxy.Access{
+		SessionID: a.SessionID, Token: a.Token.Reveal(), PublicURL: a.Base,
+	}, "/"+rest)
+}
+
+// Count implements api.Relay.
+func (d relayDoor) Count() int { return d.relay.Count() }
+
+// taskView is a task as operators see it.
+type taskView struct {
+	ARN           string     `json:"arn"`
+	ContainerID   string     `json:"containerId"`
+	LastStatus    string     `json:"lastStatus"`
+	DesiredStatus string     `json:"desiredStatus"`
+	StopCode      string     `json:"stopCode,omitempty"`
+	StoppedReason string     `json:"stoppedReason,omitempty"`
+	Addr          string     `json:"addr,omitempty"`
+	CreatedAt     time.Time  `json:"createdAt"`
+	StartedAt     *time.Time `json:"startedAt,omitempty"`
+}
+
+func listTasks(ctx context.Context, fleet state.Fleet) ([]taskView, error) {
+	tasks, err := fleet.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]taskView, 0, len(tasks))
+	for _, t := range tasks {
+		v := taskView{ARN: t.ARN, ContainerID: t.ContainerID, LastStatus: t.LastStatus, DesiredStatus: t.DesiredStatus,
+			StopCode: t.StopCode, StoppedReason: t.StoppedReason, Addr: t.Addr, CreatedAt: t.CreatedAt}
+		if !t.StartedAt.IsZero() {
+			v.StartedAt = &t.StartedAt
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+func buildInfo(version string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "wallcrawler_build_info", Help: "1, labelled with the version.",
+		ConstLabels: prometheus.Labels{"version": version}})
+	g.Set(1)
+	return g
+}
+
+// replicaName is a name for this process that no other has.
+func replicaName() string {
+	host, err := os.Hostname()
+	if err != nil || !state.ValidID(host) || len(host) > 40 {
+		host = "replica"
+	}
+	return host + "-" + rand.Text()[:8]
+}
+
+// tlsConfig is for Redis.
+func tlsConfig(on bool) *tls.Config {
+	if !on {
+		return nil
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12}
+}

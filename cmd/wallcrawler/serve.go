@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wallcrawler/wallcrawler/api/auth"
+	"github.com/wallcrawler/wallcrawler/controller/ecs"
+	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/state"
+	"github.com/wallcrawler/wallcrawler/state/redisstore"
+)
+
+func newServe() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run one replica of the service against Redis and ECS",
+		Long: `Run one replica of the service: the API, the proxy and the controller. It is configured by
+the environment or a file; "wallcrawler config" lists every setting and where its value came from.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(serveSettings(), configFile(file), os.Environ())
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML, TOML or JSON; default $WALLCRAWLER_CONFIG)")
+	return cmd
+}
+
+func serve(ctx context.Context, c *config) error {
+	o, err := serveOptions(c)
+	if err != nil {
+		return err
+	}
+	if o.log, err = newLogger(os.Stderr, c.GetString("log_level"), false); err != nil {
+		return err
+	}
+	address := net.JoinHostPort(c.GetString("listen_host"), c.GetString("port"))
+	if o.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
+	s, err := newService(ctx, o)
+	if err != nil {
+		_ = o.listener.Close()
+		return err
+	}
+	return s.run(ctx)
+}
+
+// serveOptions checks a configuration and makes options of it. Everything that is wrong is
+// told at once.
+func serveOptions(c *config) (options, error) {
+	var errs []error
+	need := func(key string) string {
+		v := c.GetString(key)
+		if v == "" {
+			for _, s := range c.settings {
+				if s.key == key {
+					errs = append(errs, fmt.Errorf("%s is not set: %s", s.env[0], s.help))
+				}
+			}
+		}
+		return v
+	}
+	o := options{replica: c.GetString("replica"), version: versionText()}
+	if o.replica == "" {
+		o.replica = replicaName()
+	}
+	if text := c.GetString("public_url"); text != "" {
+		u, err := url.Parse(text)
+		if err != nil {
+			errs = append(errs, errors.New("PUBLIC_URL is not a URL: it must be http(s)://host[:port][/path]"))
+		}
+		o.publicURL = u
+	}
+
+	o.redis = redisstore.Options{
+		Addrs: redisAddrs(need("redis_endpoint")), MasterName: c.GetString("redis_master"), IsClusterMode: c.GetBool("redis_cluster"),
+		Username: c.GetString("redis_username"), Password: c.GetString("redis_password"), TLS: tlsConfig(c.GetBool("redis_tls")),
+		Deployment: c.GetString("deployment"), EnableKeyspaceEvents: c.GetBool("redis_keyspace_events"),
+	}
+	o.ecsClient = ecs.ClientOptions{Region: c.GetString("aws_region"), Endpoint: c.GetString("aws_endpoint")}
+	o.fleet = ecs.Config{
+		Cluster: need("ecs_cluster"), Deployment: c.GetString("deployment"), TaskDefinition: need("task_definition"),
+		Subnets: c.list("subnets"), SecurityGroups: c.list("security_groups"), AssignPublicIP: c.GetBool("assign_public_ip"),
+		ContainerName: c.GetString("container_name"), ContainerPort: c.GetInt("container_port"), RegisterURL: need("register_url"),
+		LaunchType: "FARGATE",
+	}
+	if providers := c.list("capacity_providers"); len(providers) > 0 {
+		o.fleet.LaunchType = ""
+		for _, name := range providers {
+			o.fleet.CapacityProviders = append(o.fleet.CapacityProviders, ecs.CapacityProvider{Name: name, Weight: 1})
+		}
+	}
+	o.pool = state.Pool{Min: c.GetInt("min_containers"), Max: c.GetInt("max_containers"), WarmSlots: c.GetInt("warm_slots"), MaxSessions: c.GetInt("max_sessions")}
+	choose := func(key string, words [2]string) bool {
+		v := c.GetString(key)
+		if v != words[0] && v != words[1] {
+			errs = append(errs, fmt.Errorf("%s is %q: use %s or %s", strings.ToUpper(key), v, words[0], words[1]))
+		}
+		return v == words[1]
+	}
+	o.pool.Spread = choose("placement", [2]string{"packed", "spread"})
+	o.pool.Dedicated = choose("tenancy", [2]string{"shared", "dedicated"})
+	if o.pool.Min < 0 || o.pool.Max < max(1, o.pool.Min) {
+		errs = append(errs, fmt.Errorf("MIN_CONTAINERS is %d and MAX_CONTAINERS %d: they must be at least 0 and 1, and the maximum not below the minimum", o.pool.Min, o.pool.Max))
+	}
+	if o.pool.MaxSessions < 1 || o.pool.MaxSessions > 1000 {
+		errs = append(errs, fmt.Errorf("MAX_SESSIONS_PER_CONTAINER is %d: it must be 1 to 1000", o.pool.MaxSessions))
+	}
+	o.policy = plan.Policy{StartDeadline: c.GetDuration("start_deadline"), ScaleDownHold: c.GetDuration("scale_down_hold")}
+	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
+	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
+	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")
+
+	need("jwt_secret")
+	need("api_keys")
+	if len(errs) == 0 {
+		errs = append(errs, o.readSecrets(c))
+	}
+	return o, errors.Join(errs...)
+}
+
+// readSecrets makes tokens and keys of the configured secrets.
+func (o *options) readSecrets(c *config) (err error) {
+	previous := func(key string) []auth.Secret {
+		if v := c.GetString(key); v != "" {
+			return []auth.Secret{auth.Secret(v)}
+		}
+		return nil
+	}
+	signing := auth.Secret(c.GetString("jwt_secret"))
+	if o.tokens, err = auth.NewTokens(signing, previous("jwt_secret_previous")...); err != nil {
+		return fmt.Errorf("JWT_SECRET: %w", err)
+	}
+	container, before := auth.Secret(c.GetString("container_secret")), previous("container_secret_previous")
+	if container == "" {
+		// The keys of containers are derived under labels of their own: no token of a client
+		// is ever one of a container.
+		container, before = signing, previous("jwt_secret_previous")
+	}
+	if o.containerKeys, err = auth.NewContainerKeys(container, before...); err != nil {
+		return fmt.Errorf("CONTAINER_SECRET: %w", err)
+	}
+	parsed, err := auth.ParseKeys(c.GetString("api_keys"))
+	if err != nil {
+		return fmt.Errorf("API_KEYS: %w", err)
+	}
+	if o.keys, err = auth.NewKeys(parsed...); err != nil {
+		return fmt.Errorf("API_KEYS: %w", err)
+	}
+	return nil
+}
+
+// redisAddrs splits a comma list and gives those without a port Redis's.
+func redisAddrs(endpoint string) []string {
+	var addrs []string
+	for _, a := range strings.Split(endpoint, ",") {
+		a = strings.TrimSpace(a)
+		if a == "" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
+			a = net.JoinHostPort(strings.Trim(a, "[]"), strconv.Itoa(6379))
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// serveSettings are what serve can be told. The names without our prefix are those of the
+// deployments that exist.
+func serveSettings() []setting {
+	return []setting{
+		{key: "port", env: []string{"PORT"}, value: 8080, help: "port to listen on"},
+		{key: "listen_host", env: []string{"LISTEN_HOST"}, value: "", help: "address to listen on; empty: all"},
+		{key: "public_url", env: []string{"PUBLIC_URL"}, value: "", help: "what connect URLs begin with; empty: the host that a request names"},
+		{key: "register_url", env: []string{"REGISTER_URL"}, value: "", help: "where containers register: this service as they reach it"},
+		{key: "deployment", env: []string{"DEPLOYMENT"}, value: "default", help: "name of this deployment: tags its keys and its tasks (startedBy)"},
+		{key: "replica", env: []string{"REPLICA_ID"}, value: "", help: "name of this process; empty: drawn"},
+
+		{key: "redis_endpoint", env: []string{"REDIS_ENDPOINT"}, value: "", help: "host or host:port of Redis, comma list of sentinels or cluster nodes"},
+		{key: "redis_tls", env: []string{"REDIS_TLS_ENABLED"}, value: false, help: "speak TLS to Redis"},
+		{key: "redis_username", env: []string{"REDIS_USERNAME"}, value: "", help: "ACL user"},
+		{key: "redis_password", env: []string{"REDIS_PASSWORD"}, value: "", secret: true, help: "password"},
+		{key: "redis_master", env: []string{"REDIS_MASTER_NAME"}, value: "", help: "name of the master that the sentinels in REDIS_ENDPOINT watch"},
+		{key: "redis_cluster", env: []string{"REDIS_CLUSTER"}, value: false, help: "a cluster behind one configuration endpoint (several endpoints imply it)"},
+		{key: "redis_keyspace_events", env: []string{"REDIS_ENABLE_KEYSPACE_EVENTS"}, value: false, help: "ask Redis to notify of changed documents, where it may be asked"},
+
+		{key: "jwt_secret", env: []string{"JWT_SECRET"}, value: "", secret: true, help: "signs session tokens (HS256); at least 16 bytes, alike on all replicas"},
+		{key: "jwt_secret_previous", env: []string{"JWT_SECRET_PREVIOUS"}, value: "", secret: true, help: "accepted too, during rotation"},
+		{key: "container_secret", env: []string{"CONTAINER_SECRET"}, value: "", secret: true, help: "makes containers' tokens; empty: derived from JWT_SECRET"},
+		{key: "container_secret_previous", env: []string{"CONTAINER_SECRET_PREVIOUS"}, value: "", secret: true, help: "accepted too, during rotation"},
+		{key: "api_keys", env: []string{"API_KEYS"}, value: "", secret: true, help: "comma list of key or name:key"},
+
+		{key: "aws_region", env: []string{"AWS_REGION"}, value: "", help: "region of the cluster"},
+		{key: "aws_endpoint", env: []string{"AWS_ENDPOINT_URL"}, value: "", help: "another ECS endpoint, for tests"},
+		{key: "ecs_cluster", env: []string{"ECS_CLUSTER_NAME"}, value: "", help: "cluster that runs the containers"},
+		{key: "task_definition", env: []string{"CONTAINER_TASK_DEF", "BROWSER_TASK_DEFINITION_ARN"}, value: "", help: "task definition of a container"},
+		{key: "container_name", env: []string{"CONTAINER_NAME"}, value: "BrowserContainer", help: "name of the container in it"},
+		{key: "container_port", env: []string{"CONTAINER_PORT"}, value: 8080, help: "port that containers listen on"},
+		{key: "subnets", env: []string{"CONTAINER_SUBNETS"}, value: "", help: "comma list of subnets"},
+		{key: "security_groups", env: []string{"CONTAINER_SECURITY_GROUP_ID"}, value: "", help: "comma list of security groups"},
+		{key: "assign_public_ip", env: []string{"CONTAINER_ASSIGN_PUBLIC_IP"}, value: false, help: "give containers public addresses"},
+		{key: "capacity_providers", env: []string{"CAPACITY_PROVIDERS"}, value: "", help: "comma list; empty: launch type FARGATE"},
+
+		{key: "min_containers", env: []string{"MIN_CONTAINERS"}, value: 2, help: "containers kept even when idle"},
+		{key: "max_containers", env: []string{"MAX_CONTAINERS"}, value: 100, help: "containers at most"},
+		{key: "max_sessions", env: []string{"MAX_SESSIONS_PER_CONTAINER"}, value: 20, help: "sessions of each container"},
+		{key: "warm_slots", env: []string{"WARM_SLOTS"}, value: 1, help: "free slots kept beyond demand"},
+		{key: "placement", env: []string{"PLACEMENT"}, value: "packed", help: "packed: fill containers; spread: even them out"},
+		{key: "tenancy", env: []string{"TENANCY"}, value: "shared", help: "dedicated: a container serves one user only and is retired after its last session"},
+		{key: "start_deadline", env: []string{"START_DEADLINE"}, value: 2 * time.Minute, help: "from a launch to its registration"},
+		{key: "scale_down_hold", env: []string{"SCALE_DOWN_HOLD"}, value: 2 * time.Minute, help: "a container stays empty this long before it is drained"},
+
+		{key: "first_connect", env: []string{"FIRST_CONNECT_TIMEOUT"}, value: 5 * time.Minute, help: "an API session without keepAlive that nobody connects to ends then"},
+		{key: "disconnect_grace", env: []string{"DISCONNECT_GRACE"}, value: 10 * time.Second, help: "from the last client's leaving to the end, unless keepAlive"},
+		{key: "lost_grace", env: []string{"LOST_GRACE"}, value: 2 * time.Minute, help: "the same when the relay vanished without a word"},
+		{key: "idle_timeout", env: []string{"IDLE_TIMEOUT"}, value: time.Duration(0), help: "a session without a byte for this long ends; 0: never"},
+		{key: "connect_hold", env: []string{"CONNECT_HOLD"}, value: 25 * time.Second, help: "a client waits this long for its browser before it gets 503"},
+
+		{key: "unready_for", env: []string{"DRAIN_UNREADY"}, value: 5 * time.Second, help: "at SIGTERM: unready for this long before connections are refused, for load balancers to notice"},
+		{key: "drain_timeout", env: []string{"DRAIN_TIMEOUT"}, value: 100 * time.Second, help: "at SIGTERM: joined clients may go on for this long"},
+		{key: "log_level", env: []string{"LOG_LEVEL"}, value: "info", help: "debug, info, warn or error"},
+	}
+}
+
+// agentSettings are what the agent can be told.
+func agentSettings() []setting {
+	return []setting{
+		{key: "container_id", env: []string{"CONTAINER_ID"}, value: "", help: "id of this container: that of its launch"},
+		{key: "register_url", env: []string{"PROXY_ENDPOINT"}, value: "", help: "where to register"},
+		{key: "token", env: []string{"CONTAINER_TOKEN"}, value: "", secret: true, help: "proves which launch this is"},
+		{key: "max_sessions", env: []string{"MAX_SESSIONS"}, value: 20, help: "sessions at most"},
+		{key: "port", env: []string{"PORT"}, value: 8080, help: "port to listen on"},
+		{key: "listen_host", env: []string{"LISTEN_HOST"}, value: "", help: "address to listen on; empty: the task's own, else all"},
+		{key: "metadata", env: []string{"ECS_CONTAINER_METADATA_URI_V4"}, value: "", help: "the task metadata endpoint, set by ECS"},
+		{key: "warm", env: []string{"WARM_BROWSERS"}, value: 1, help: "browsers kept ready"},
+		{key: "browser", env: []string{"BROWSER_PATH"}, value: "", help: "Chromium's executable; empty: the first that is found"},
+		{key: "browser_args", env: []string{"BROWSER_ARGS"}, value: "", help: "more arguments for each browser, separated by spaces"},
+		{key: "no_sandbox", env: []string{"BROWSER_NO_SANDBOX"}, value: false, help: "run browsers without their sandbox also when not root"},
+		{key: "work_dir", env: []string{"WORK_DIR"}, value: "", help: "where profiles are kept while their session lives"},
+		{key: "drain_timeout", env: []string{"AGENT_DRAIN_TIMEOUT"}, value: 110 * time.Second, help: "at SIGTERM: sessions may go on for this long"},
+		{key: "stdin_eof", env: []string{"EXIT_ON_STDIN_EOF"}, value: false, help: "stop at once when standard input ends: nothing outlives a runner that died"},
+		{key: "log_level", env: []string{"LOG_LEVEL"}, value: "info", help: "debug, info, warn or error"},
+	}
+}
+
+// checkTypes tells of values that are not of their setting's type: viper would read them as
+// zero.
+func (c *config) checkTypes() []error {
+	var errs []error
+	for _, s := range c.settings {
+		text, isText := c.Get(s.key).(string)
+		if !isText {
+			continue
+		}
+		var err error
+		want := ""
+		switch s.value.(type) {
+		case int:
+			_, err = strconv.Atoi(text)
+			want = "a whole number"
+		case bool:
+			_, err = strconv.ParseBool(text)
+			want = "true or false"
+		case time.Duration:
+			var d time.Duration
+			d, err = time.ParseDuration(text)
+			want = "a time with its unit, such as 90s or 2m"
+			if err == nil && d < 0 {
+				err = strconv.ErrRange
+			}
+		}
+		if err != nil {
+			if s.secret {
+				text = "[hidden]"
+			}
+			errs = append(errs, fmt.Errorf("%s is %q: it must be %s (from %s)", s.env[0], text, want, c.source[s.key]))
+		}
+	}
+	return errs
+}
