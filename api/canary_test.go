@@ -47,12 +47,19 @@ func TestNoCredentialShows(t *testing.T) {
 	checked := 0
 	for name, relay := range relays {
 		h.relay.answer(nil, relay)
+		first := relay == nil
 		for _, failing := range []bool{false, true} {
+			if failing && !first {
+				continue // the relay is asked before the store
+			}
 			if failing {
 				h.store.FailWith(errors.New("store down"))
 			}
 			for _, method := range []string{"GET", "POST", "PUT", "HEAD"} {
 				for i, path := range paths {
+					if !first && !strings.Contains(path, "/ws") && !strings.Contains(path, "json/version") {
+						continue // the relay is not asked
+					}
 					for _, canary := range canaries[:4] {
 						headers := []string{"Authorization", "Bearer " + canary, "X-Api-Key", canary, "X-BB-API-Key", canary,
 							"X-Container-Token", canary, "Referer", "http://x/?token=" + canary, "X-Request-Id", canary}
