@@ -1,0 +1,196 @@
+package state_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// mirrored runs a mirror of a store in memory, in the bubble's time.
+func mirrored(t *testing.T, o state.MirrorOptions) (*state.Memory, *state.Mirror, state.Authority) {
+	t.Helper()
+	store := state.NewMemory(nil)
+	epoch, _, err := store.AcquireLease(t.Context(), "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := state.NewMirror(store, o)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	synctest.Wait()
+	return store, m, state.Authority{Epoch: epoch}
+}
+
+func admit(t *testing.T, store *state.Memory, by state.Authority, id string) *state.Session {
+	t.Helper()
+	s, err := store.Admit(t.Context(), by, state.Admission{ID: id, Spec: []byte(`{}`), UserID: "u", Remaining: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestMirrorFollowsHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{})
+		var mu sync.Mutex
+		var seen []state.Hint
+		cancel := m.Subscribe(func(h []state.Hint) { mu.Lock(); seen = append(seen, h...); mu.Unlock() })
+		admit(t, store, by, "s1")
+		synctest.Wait()
+		if s, ok := m.Session("s1"); !ok || s.Phase != state.Pending {
+			t.Fatalf("session in the mirror: %+v, %t", s, ok)
+		}
+		mu.Lock()
+		if len(seen) == 0 || seen[0].Kind != state.KindSession || seen[0].ID != "s1" {
+			t.Errorf("hints passed on: %v", seen)
+		}
+		seen = nil
+		mu.Unlock()
+		cancel()
+		admit(t, store, by, "s2")
+		synctest.Wait()
+		if len(seen) != 0 {
+			t.Errorf("hints after the subscription ended: %v", seen)
+		}
+		if got := m.Sessions(); len(got) != 2 || got[0].ID != "s1" || got[1].ID != "s2" {
+			t.Errorf("sessions: %v", got)
+		}
+	})
+}
+
+func TestMirrorAwaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{})
+		got := make(chan *state.Session, 1)
+		go func() {
+			s, err := m.Await(t.Context(), "s1", func(s *state.Session) bool { return s != nil && s.Phase == state.Ended })
+			if err != nil {
+				t.Error(err)
+			}
+			got <- s
+		}()
+		synctest.Wait()
+		admit(t, store, by, "s1")
+		synctest.Wait()
+		select {
+		case s := <-got:
+			t.Fatalf("it came back with %+v", s)
+		default:
+		}
+		if _, err := store.End(t.Context(), by, state.End{Session: "s1", Reason: state.Released}); err != nil {
+			t.Fatal(err)
+		}
+		if s := <-got; s.Reason != state.Released {
+			t.Errorf("it came back with %+v", s)
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if s, err := m.Await(ctx, "nobody", func(*state.Session) bool { return false }); s != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("awaiting in vain gave %v, %v", s, err)
+		}
+	})
+}
+
+func TestMirrorIgnoresOlderRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{})
+		old := admit(t, store, by, "s1")
+		if _, err := store.End(t.Context(), by, state.End{Session: "s1", Reason: state.Released}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		m.ApplySession(old)
+		if s, _ := m.Session("s1"); s.Phase != state.Ended {
+			t.Errorf("an older record replaced a newer one: %+v", s)
+		}
+	})
+}
+
+func TestMirrorHealsWhatHintsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Second})
+		admit(t, store, by, "s1")
+		synctest.Wait()
+		// Records leave the index without a hint: an ended session after five minutes.
+		if _, err := store.End(t.Context(), by, state.End{Session: "s1", Reason: state.Released}); err != nil {
+			t.Fatal(err)
+		}
+		later := time.NewTimer(state.EndedListed + 5*time.Second)
+		<-later.C
+		synctest.Wait()
+		if s, ok := m.Session("s1"); ok {
+			t.Errorf("it is still mirrored: %+v", s)
+		}
+	})
+}
+
+func TestMirrorTellsItsAgeAndTheStoresClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fresh := state.NewMirror(state.NewMemory(nil), state.MirrorOptions{})
+		if fresh.Age() < time.Hour {
+			t.Errorf("a mirror that never read is %s old", fresh.Age())
+		}
+		store, m, _ := mirrored(t, state.MirrorOptions{Relist: time.Second})
+		store.FailWith(errors.New("connection refused"))
+		outage := time.NewTimer(time.Minute)
+		<-outage.C
+		if age := m.Age(); age < 58*time.Second || age > 62*time.Second {
+			t.Errorf("after a minute without the store it is %s old", age)
+		}
+		if off := time.Until(m.Now()).Abs(); off > 10*time.Millisecond {
+			t.Errorf("its clock is %s off after a minute without the store", off)
+		}
+		store.FailWith(nil)
+		after := time.NewTimer(3 * time.Second)
+		<-after.C
+		if m.Age() > 2*time.Second {
+			t.Errorf("after the outage it is %s old", m.Age())
+		}
+	})
+}
+
+func TestMirrorNoticesThatTheStoreWasWiped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Second})
+		admit(t, store, by, "s1")
+		synctest.Wait()
+		store.Wipe()
+		after := time.NewTimer(3 * time.Second)
+		<-after.C
+		if m.Trouble() == "" {
+			t.Error("it has not noticed")
+		}
+		if _, ok := m.Session("s1"); !ok {
+			t.Error("it forgot a session because the store did")
+		}
+	})
+}
+
+func TestMirrorForgetsALaunchThatWasForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Hour})
+		if _, err := store.CreateLaunch(t.Context(), by, state.Launch{ID: "l1", Input: []byte(`{}`)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, ok := m.Launch("l1"); !ok {
+			t.Fatal("the launch is not mirrored")
+		}
+		if err := store.ForgetLaunch(t.Context(), by, "l1"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, ok := m.Launch("l1"); ok {
+			t.Error("the launch is still mirrored")
+		}
+	})
+}
