@@ -82,6 +82,7 @@ func NewClient(ctx context.Context, o ClientOptions) (*ecs.Client, error) {
 		return nil, errors.New("no AWS region: set AWS_REGION")
 	}
 	return ecs.NewFromConfig(cfg, func(options *ecs.Options) {
+		options.APIOptions = append(options.APIOptions, withPlainStream)
 		if o.Endpoint != "" {
 			options.BaseEndpoint = aws.String(o.Endpoint)
 		}

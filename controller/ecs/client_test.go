@@ -5,6 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 )
 
@@ -41,5 +45,23 @@ func TestAnotherEndpointNeedsARegion(t *testing.T) {
 	}
 	if _, err := ecs.NewClient(t.Context(), ecs.ClientOptions{Region: "eu-west-1"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Ten tasks make an answer that comes in several pieces, right after the request.
+func TestAQuickAnswerIsReadToItsEnd(t *testing.T) {
+	c := client(t, cluster(t))
+	in := &sdk.RunTaskInput{
+		ClientToken:    aws.String("cnt_1"),
+		Count:          aws.Int32(10),
+		TaskDefinition: aws.String(family),
+		NetworkConfiguration: &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{
+			Subnets: []string{"subnet-1"},
+		}},
+	}
+	for range 400 {
+		if _, err := c.RunTask(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

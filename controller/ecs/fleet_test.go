@@ -77,6 +77,9 @@ func TestListGoesThroughAllPages(t *testing.T) {
 	f := fleet(client(t, s))
 	theirs := fleet(client(t, s), func(c *ecs.Config) { c.Deployment = "other" })
 	foreign := run(t, theirs, "foreign")
+	if listed := list(t, f); len(listed) != 0 || s.Calls("DescribeTasks") != 0 {
+		t.Errorf("with no task of ours, %d are listed after %d DescribeTasks", len(listed), s.Calls("DescribeTasks"))
+	}
 	want := map[string]string{}
 	for i := range 230 {
 		id := fmt.Sprintf("cnt_%d", i)
@@ -94,10 +97,11 @@ func TestListGoesThroughAllPages(t *testing.T) {
 	if tasks, err := f.Describe(t.Context(), foreign.ARN); err != nil || len(tasks) != 0 {
 		t.Errorf("another deployment's task is described: %v, %v", tasks, err)
 	}
-	if lists, describes := s.Calls("ListTasks"), s.Calls("DescribeTasks"); lists != 3 || describes != 4 {
-		t.Errorf("made %d ListTasks and %d DescribeTasks, want 3 and 4", lists, describes)
+	if lists, describes := s.Calls("ListTasks"), s.Calls("DescribeTasks"); lists != 1+3 || describes != 3+1 {
+		t.Errorf("made %d ListTasks and %d DescribeTasks, want 4 and 4", lists, describes)
 	}
-	if tasks, err := f.Describe(t.Context()); err != nil || len(tasks) != 0 || s.Calls("DescribeTasks") != 4 {
+	calls := s.Calls("DescribeTasks")
+	if tasks, err := f.Describe(t.Context()); err != nil || len(tasks) != 0 || s.Calls("DescribeTasks") != calls {
 		t.Errorf("describing nothing: %v, %v, %d calls", tasks, err, s.Calls("DescribeTasks"))
 	}
 

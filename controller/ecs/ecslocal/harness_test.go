@@ -3,6 +3,8 @@ package ecslocal_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,7 +49,17 @@ func clientOf(url string) *ecs.Client {
 		BaseEndpoint: aws.String(url),
 		Credentials:  credentials.NewStaticCredentialsProvider("any", "any", ""),
 		Retryer:      aws.NopRetryer{},
+		HTTPClient:   plainBodies{},
 	})
+}
+
+// plainBodies is an HTTP client that reads requests' bodies by Read alone: the SDK's bodies
+// break the connection by their WriteTo if an answer comes too quickly.
+type plainBodies struct{}
+
+func (plainBodies) Do(r *http.Request) (*http.Response, error) {
+	r.Body = struct{ io.ReadCloser }{r.Body}
+	return http.DefaultClient.Do(r)
 }
 
 // of makes a configuration with one definition.

@@ -279,7 +279,7 @@ func (l *lineRecorder) count(t *testing.T) int {
 func TestATaskReadsEOFWhenTheEndpointIsKilled(t *testing.T) {
 	const role = "ECSLOCAL_TEST_ENDPOINT"
 	if out := os.Getenv(role); out != "" {
-		s, err := ecslocal.Start(of(shell(`echo $$ > "$OUT"; cat > /dev/null; echo gone > "$OUT.eof"`, "OUT="+out)))
+		s, err := ecslocal.Start(of(shell(`[ -p /dev/stdin ] || exit 1; echo $$ > "$OUT"; cat > /dev/null; echo gone > "$OUT.eof"`, "OUT="+out)))
 		if err != nil {
 			t.Fatal(err)
 		}
