@@ -83,6 +83,7 @@ func TestWarmBrowsersAreReplacedWhileSlotsAreFree(t *testing.T) {
 		}
 	}
 	// With no slot free there is one browser too many at most.
+	c.connect("s2") // which is reported at once
 	r := o.report("the last session", func(r wire.Report) bool { return len(r.Sessions) == 3 })
 	if r.Warm > 1 {
 		t.Errorf("%d warm browsers beside 3 sessions", r.Warm)

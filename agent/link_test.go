@@ -109,7 +109,8 @@ func TestFirstConnectIsMetByAnyClient(t *testing.T) {
 		return len(r.Sessions) == 1 && r.Sessions[0].Connected && r.Sessions[0].Attached == 0
 	})
 	o.order(wire.Order{Type: wire.UpdateSession, SessionID: "s1", Limits: &wire.Limits{FirstConnect: 1}})
-	r := o.report("the periodic one", func(r wire.Report) bool { return r.Ack == 2 })
+	o.order(wire.Order{Type: wire.Drain, DrainSeq: 1}) // which is reported at once
+	r := o.report("the orders obeyed", func(r wire.Report) bool { return r.Ack == 3 })
 	if len(r.Sessions) != 1 {
 		t.Error("the session ended")
 	}

@@ -25,7 +25,7 @@ func browsers(t *testing.T, dir string) []int {
 	t.Helper()
 	var pids []int
 	for pid, args := range processes(t) {
-		if bytes.Contains(args, []byte("--user-data-dir="+dir)) && !bytes.Contains(args, []byte("\x00--type=")) {
+		if bytes.Contains(args, []byte("--user-data-dir="+dir)) && !bytes.Contains(args, []byte("--type=")) {
 			pids = append(pids, pid)
 		}
 	}
@@ -205,7 +205,7 @@ func TestRealBrowser(t *testing.T) {
 
 	t.Run("killed", func(t *testing.T) {
 		began := time.Now()
-		group := strings.TrimSpace(profileOf(t, c, "s1"))
+		group := profileOf(t, c, "s1")
 		for _, pid := range browsers(t, group) {
 			kill(t, pid)
 		}
@@ -281,10 +281,10 @@ func profileOf(t *testing.T, c *container, id string) string {
 	}
 	for _, p := range answer.Result.ProcessInfo {
 		if p.Type == "browser" {
-			for _, arg := range bytes.Split(processes(t)[p.ID], []byte{0}) {
-				if dir, ok := bytes.CutPrefix(arg, []byte("--user-data-dir=")); ok {
-					return string(dir)
-				}
+			// Chromium joins its arguments by spaces.
+			_, after, _ := bytes.Cut(processes(t)[p.ID], []byte("--user-data-dir="))
+			if dir, _, ok := bytes.Cut(after, []byte("/profile")); ok {
+				return string(dir)
 			}
 		}
 	}

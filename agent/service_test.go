@@ -336,6 +336,7 @@ func (c *client) closed() *websocket.CloseError {
 			continue
 		}
 		if ce, ok := err.(*websocket.CloseError); ok {
+			_ = c.Close()
 			return ce
 		}
 		c.t.Fatalf("the socket ended without a close frame: %v", err)
