@@ -79,13 +79,13 @@ func (r *Relay) closeAll(ctx context.Context) {
 
 func (r *Relay) isDraining() bool { return r.life.Err() != nil }
 
-// untilDrain derives a context that also ends when the drain begins. cancel waits for
-// nothing and leaves no goroutine.
-func (r *Relay) untilDrain(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
-	ctx, cancel = context.WithCancel(parent)
-	stop := context.AfterFunc(r.life, cancel)
+// untilDrain derives a context that also ends when the drain begins. Its cancel must
+// be called.
+func (r *Relay) untilDrain(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancel(parent)
+	stop := context.AfterFunc(r.life, end)
 	return ctx, func() {
 		stop()
-		cancel()
+		end()
 	}
 }

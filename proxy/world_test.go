@@ -374,7 +374,24 @@ func (c *container) quiet(w *world) {
 	c.report()
 }
 
-// echoing takes clients and sends their bytes back.
+// talking takes clients and sends their messages back.
+func (c *container) talking(w http.ResponseWriter, r *http.Request) {
+	up := websocket.Upgrader{}
+	conn, err := up.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	for {
+		kind, text, err := conn.ReadMessage()
+		if err != nil {
+			return
+		}
+		_ = conn.WriteMessage(kind, text)
+	}
+}
+
+// echoing takes clients and sends their bytes back, frames or not.
 func (c *container) echoing(w http.ResponseWriter, r *http.Request) {
 	peer, err := tunnel.Accept(w, r, nil)
 	if err != nil {
