@@ -102,6 +102,7 @@ func (l *link) run() {
 // keep verifies, dials and serves, again and again until the link is stopped.
 func (l *link) keep() {
 	backoff := newBackoff()
+	said := ""
 	for l.ctx.Err() == nil {
 		l.enter(linkVerifying)
 		to, err := l.verify(l.ctx)
@@ -111,7 +112,10 @@ func (l *link) keep() {
 		l.enter(linkDialling)
 		conn, err := l.dial(to.addr)
 		if err != nil {
-			l.log.Warn("link not opened", "error", err)
+			if l.ctx.Err() == nil && err.Error() != said {
+				said = err.Error()
+				l.log.Warn("link not opened: trying again", "error", err)
+			}
 			backoff.wait(l.ctx, nil)
 			continue
 		}
@@ -126,7 +130,7 @@ func (l *link) keep() {
 			backoff.wait(l.ctx, nil)
 			continue
 		}
-		backoff = newBackoff()
+		backoff, said = newBackoff(), ""
 		// The leader asks ECS about the task at once. If the container lives, it registers by
 		// itself, which makes another link of this one.
 		l.rec.add(fact{kind: factLost, message: to.taskARN})

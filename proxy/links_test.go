@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/wallcrawler/wallcrawler/proxy"
 	"github.com/wallcrawler/wallcrawler/proxy/wire"
@@ -241,6 +244,39 @@ func TestTheLinkOutlivesASilentStoreAndCatchesUp(t *testing.T) {
 	w.awaitPhase("ses_1", state.Ready)
 	if n := c.dialled(); n != 1 {
 		t.Errorf("dialled %d times", n)
+	}
+}
+
+func TestAStoreThatForgetsEverythingCutsNoLink(t *testing.T) {
+	w := newWorld(t)
+	w.links("r1")
+	c := w.ready("cnt_1")
+	s := w.serving("ses_1", c)
+	w.store.Wipe()
+	c.notify(wire.Notice{Type: wire.SessionReady, SessionID: "ses_1", BindRev: s.BindRev})
+	c.report()
+	w.await("the mirror to notice", func() bool { return w.mirror.Trouble() != "" })
+	c.report()
+	for range 20 { // the answers would be here by now
+		c.notify(wire.Notice{Type: wire.SessionReady, SessionID: "ses_1", BindRev: s.BindRev})
+	}
+	select {
+	case o := <-c.orders:
+		t.Errorf("got order %+v, want none", o)
+	case h := <-c.links:
+		if len(c.links) > 0 {
+			t.Errorf("linked again: %v", h)
+		}
+	}
+	if err := testutil.GatherAndCompare(w.reg, strings.NewReader(`
+# HELP wallcrawler_links Containers that this replica owns, by the state of their link.
+# TYPE wallcrawler_links gauge
+wallcrawler_links{state="dialling"} 0
+wallcrawler_links{state="lost"} 0
+wallcrawler_links{state="open"} 1
+wallcrawler_links{state="verifying"} 0
+`), "wallcrawler_links"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -181,18 +181,19 @@ func (r *recorder) run() {
 		switch {
 		case err == nil:
 			pause, tries = newBackoff(), 0
-		case errors.Is(err, state.ErrFenced):
-			r.link.stop(err)
-			return
 		case r.hard.Err() != nil:
 			return
-		case f != nil && !silent(err) && tries >= maxTries:
+		case errors.Is(err, state.ErrFenced) && r.evicted():
+			r.link.stop(err)
+			return
+		case f != nil && !silent(err) && !errors.Is(err, state.ErrFenced) && tries >= maxTries:
 			r.link.log.Error("fact not written: given up", "session", f.session, "error", err)
 			r.drop()
 			tries = 0
 		default:
-			tries++
-			r.link.log.Warn("store not written: trying again", "error", err)
+			if tries++; tries == 1 {
+				r.link.log.Warn("store not written: trying again", "error", err)
+			}
 			pause.wait(r.hard, nil)
 		}
 	}
@@ -260,6 +261,20 @@ func (r *recorder) write(f fact) error {
 		return nil
 	}
 	return err
+}
+
+// evicted asks whether the container has another owner or another life, or is gone, after the
+// store has refused a write as fenced. A store that knows no such container has lost its
+// memory: that ends no link.
+func (r *recorder) evicted() bool {
+	ctx, cancel := context.WithTimeout(r.hard, recordTimeout)
+	defer cancel()
+	c, err := r.link.links.cfg.Store.Container(ctx, r.link.id)
+	if err != nil {
+		return false
+	}
+	r.link.links.cfg.Mirror.ApplyContainer(c)
+	return c.OwnerSeq != r.link.seq || c.BootID != r.link.bootID || c.Phase == state.Gone
 }
 
 // silent tells whether the store has not answered, or cannot now.

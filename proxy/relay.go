@@ -110,7 +110,9 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, r
 	}
 	var refusal *state.Refusal
 	if !errors.As(err, &refusal) {
-		r.log.Warn("session not reached", "session", access.SessionID, "error", err)
+		if req.Context().Err() == nil {
+			r.log.Warn("session not reached", "session", access.SessionID, "error", err)
+		}
 		refusal = &state.Refusal{
 			Err:        state.ErrUnavailable,
 			Message:    fmt.Sprintf("session %s cannot be reached at the moment", access.SessionID),

@@ -38,6 +38,9 @@ func (r *Relay) reach(ctx context.Context, id string, try attempt) error {
 		if r.isDraining() {
 			return refuseDraining()
 		}
+		if ctx.Err() != nil {
+			return ctx.Err() // the client is gone: nobody reads the answer
+		}
 		var refused *tunnel.HandshakeError
 		if !errors.As(err, &refused) || !unknownThere(refused.Status) {
 			return r.unreached(s, err)
