@@ -287,8 +287,9 @@ func TestATaskReadsEOFWhenTheEndpointIsKilled(t *testing.T) {
 		select {} // until killed
 	}
 	out := filepath.Join(t.TempDir(), "pid")
+	tmp := t.TempDir()
 	endpoint := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	endpoint.Env = append(os.Environ(), role+"="+out, "TMPDIR="+t.TempDir())
+	endpoint.Env = append(os.Environ(), role+"="+out, "TMPDIR="+tmp)
 	if err := endpoint.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -309,4 +310,24 @@ func TestATaskReadsEOFWhenTheEndpointIsKilled(t *testing.T) {
 		t.Errorf("the task wrote %q", got)
 	}
 	until(t, "the end of the task", func() bool { return !alive(t, pid) })
+
+	// What it has left lies there until another endpoint finds it, which spares what is new
+	// and what is in use.
+	t.Setenv("TMPDIR", tmp)
+	left := func() int { dirs, _ := filepath.Glob(filepath.Join(tmp, "*")); return len(dirs) }
+	local(t, of(idle()))
+	if n := left(); n != 2 {
+		t.Errorf("%d directories after the start of a second endpoint, want the old one's and its own", n)
+	}
+	dirs, _ := filepath.Glob(filepath.Join(tmp, "*"))
+	for _, dir := range dirs {
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(dir, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	local(t, of(idle()))
+	if n := left(); n != 2 {
+		t.Errorf("%d directories after the start of a third endpoint, want those of the two that live", n)
+	}
 }

@@ -38,16 +38,24 @@ type process struct {
 	code   int // set before ended is closed
 }
 
+// processSpec says what to start.
+type processSpec struct {
+	command        []string
+	env            map[string]string
+	stdout, stderr io.Writer
+	scratch        string // where to make the directory for its files
+}
+
 // startProcess starts the command. The process gets SIGTERM alone, as a container's first
 // process does; when it ends, all that it has started is killed, as a container's end does.
-func startProcess(command []string, env map[string]string, stdout, stderr io.Writer) (_ *process, err error) {
-	path, err := absolute(command[0])
+func startProcess(spec processSpec) (_ *process, err error) {
+	path, err := absolute(spec.command[0])
 	if err != nil {
-		return nil, fmt.Errorf("finding %s: %w", command[0], err)
+		return nil, fmt.Errorf("finding %s: %w", spec.command[0], err)
 	}
 	p := &process{
-		cmd:    exec.Command(path, command[1:]...),
-		marker: metadataVariable + "=" + env[metadataVariable],
+		cmd:    exec.Command(path, spec.command[1:]...),
+		marker: metadataVariable + "=" + spec.env[metadataVariable],
 		ended:  make(chan struct{}),
 	}
 	var theirs []*os.File // closed here once the child has them
@@ -60,10 +68,10 @@ func startProcess(command []string, env map[string]string, stdout, stderr io.Wri
 		}
 	}()
 
-	if p.tmp, err = os.MkdirTemp("", "ecslocal-"); err != nil {
+	if p.tmp, err = os.MkdirTemp(spec.scratch, "task-"); err != nil {
 		return nil, fmt.Errorf("making the task's temporary directory: %w", err)
 	}
-	for name, value := range env {
+	for name, value := range spec.env {
 		if name != "TMPDIR" {
 			p.cmd.Env = append(p.cmd.Env, name+"="+value)
 		}
@@ -81,7 +89,7 @@ func startProcess(command []string, env map[string]string, stdout, stderr io.Wri
 	for _, out := range []struct {
 		to  io.Writer
 		set *io.Writer
-	}{{stdout, &p.cmd.Stdout}, {stderr, &p.cmd.Stderr}} {
+	}{{spec.stdout, &p.cmd.Stdout}, {spec.stderr, &p.cmd.Stderr}} {
 		if file, ok := out.to.(*os.File); ok || out.to == nil {
 			if ok {
 				*out.set = file
@@ -99,7 +107,7 @@ func startProcess(command []string, env map[string]string, stdout, stderr io.Wri
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a new session is a new group, too
 	if err = p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", command[0], err)
+		return nil, fmt.Errorf("starting %s: %w", spec.command[0], err)
 	}
 	go p.wait() // ends with the process; Close waits for it by way of done
 	return p, nil

@@ -24,6 +24,7 @@ type Server struct {
 	cfg         Config // set once in Start, defaults filled in
 	log         *slog.Logger
 	addresses   *addresses
+	scratch     *scratch
 	faults      faults
 	apiURL      string
 	metadataURL string
@@ -69,6 +70,9 @@ func Start(cfg Config) (*Server, error) {
 	meta, err := listen(cfg.MetadataListen)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listening for task metadata calls: %w", err), api.Close())
+	}
+	if s.scratch, err = newScratch(); err != nil {
+		return nil, errors.Join(err, api.Close(), meta.Close())
 	}
 	s.apiURL = "http://" + api.Addr().String()
 	s.metadataURL = "http://" + meta.Addr().String()
@@ -118,6 +122,7 @@ func (s *Server) Pid(taskARN string) (int, bool) {
 
 // Close refuses further calls, stops every task (SIGTERM, then after its stop timeout or when
 // ctx ends SIGKILL) and waits for them, so that no process, port or file of theirs is left.
+// It may be repeated.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -147,7 +152,7 @@ func (s *Server) Close(ctx context.Context) error {
 	// The metadata endpoint serves the tasks to their end, so it closes after them.
 	err = errors.Join(err, shutdown(ctx, s.api), shutdown(ctx, s.meta))
 	s.serving.Wait()
-	return err
+	return errors.Join(err, s.scratch.remove())
 }
 
 // shutdown lets the last answers out, which takes no time, and cuts who does not read them.

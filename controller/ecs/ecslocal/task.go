@@ -213,7 +213,9 @@ func (s *Server) start(t *task, addr string) (runner, error) {
 	if t.def.Run != nil {
 		return startFunction(t.def.Run, TaskEnv{ARN: t.arn, Addr: addr, Port: t.def.Port, Env: env}), nil
 	}
-	return startProcess(t.def.Command, env, t.def.Stdout, t.def.Stderr)
+	return startProcess(processSpec{
+		command: t.def.Command, env: env, stdout: t.def.Stdout, stderr: t.def.Stderr, scratch: s.scratch.dir,
+	})
 }
 
 // environment is all that the task gets to see of the world. ECS's own variables win over
