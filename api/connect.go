@@ -96,7 +96,9 @@ func (s *Server) base(r *http.Request) (*url.URL, error) {
 		return nil, invalid("the Host header names no plain host", "send host or host:port")
 	}
 	scheme := "http"
-	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+	// The first of several is the client's own.
+	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+	if r.TLS != nil || strings.EqualFold(strings.TrimSpace(forwarded), "https") {
 		scheme = "https"
 	}
 	return &url.URL{Scheme: scheme, Host: r.Host}, nil

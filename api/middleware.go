@@ -29,9 +29,6 @@ const (
 // maxRequestID bounds the request ids that we take over from clients.
 const maxRequestID = 64
 
-// bodyTimeout is how long a request's body may take to arrive.
-const bodyTimeout = 10 * time.Second
-
 // observe gives every request its id and security headers, survives its panics, and leaves
 // one log line and two metrics. It knows the route's pattern only, never the path or query.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
@@ -48,6 +45,9 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
+		if c.Request().ContentLength != 0 {
+			s.limitBody(c, start.Add(s.bodyTimeout))
+		}
 		if err := s.survive(c, next); err != nil {
 			c.Error(err)
 		}
@@ -187,21 +187,28 @@ func userOf(c echo.Context) string {
 	return user
 }
 
-// readBody reads at most limit bytes of body, within bodyTimeout.
-func readBody(c echo.Context, limit int64) ([]byte, error) {
+// limitBody bounds the wait for the request's body, whether somebody reads it or the server
+// drops it after an early answer. The next request on the connection starts anew.
+func (s *Server) limitBody(c echo.Context, until time.Time) {
+	// Writers that know no deadlines are those of tests.
+	_ = http.NewResponseController(c.Response()).SetReadDeadline(until)
+}
+
+// readBody reads at most limit bytes of body, within the time that a body may take.
+func (s *Server) readBody(c echo.Context, limit int64) ([]byte, error) {
 	request := c.Request()
 	if request.ContentLength > limit {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	// Writers that know no deadlines are those of tests. The deadline is lifted again: the
-	// server's own limits take over from here.
-	control := http.NewResponseController(c.Response())
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), request.Body, limit))
-	_ = control.SetReadDeadline(time.Time{})
+	if err == nil {
+		// All is here: the handler may now take its time. After an error the deadline stays,
+		// so that the server does not wait for the rest either.
+		s.limitBody(c, time.Time{})
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &state.Refusal{Err: errBodyLate, Message: fmt.Sprintf("the request's body did not arrive within %v", bodyTimeout)}
+		return nil, &state.Refusal{Err: errBodyLate, Message: fmt.Sprintf("the request's body did not arrive within %v", s.bodyTimeout)}
 	case errors.As(err, new(*http.MaxBytesError)):
 		return nil, err
 	case err != nil:

@@ -61,7 +61,7 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 	if err := s.refuseIfDraining(); err != nil {
 		return nil, err
 	}
-	body, err := readBody(c, maxRegistration)
+	body, err := s.readBody(c, maxRegistration)
 	if err != nil {
 		return nil, err
 	}

@@ -101,6 +101,7 @@ type Config struct {
 	DefaultTimeout time.Duration // length of a session that names none; zero: an hour
 	CreateWait     time.Duration // how long a creation waits for its browser; zero: a second
 	MaxBody        int64         // bytes of a request's body; zero: 1 MiB
+	BodyTimeout    time.Duration // how long a request's body may take to arrive; zero: 10 s
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics are registered
@@ -137,6 +138,7 @@ type Server struct {
 	defaultTimeout   time.Duration
 	createWait       time.Duration
 	maxBody          int64
+	bodyTimeout      time.Duration
 	tasks            func() any
 	plan             func(ctx context.Context) (any, error)
 
@@ -159,7 +161,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		store: cfg.Store, mirror: cfg.Mirror, tokens: cfg.Tokens, keys: cfg.Keys, containerKeys: cfg.ContainerKeys, relay: cfg.Relay,
 		replica: cfg.Replica, version: cfg.Version, tasks: cfg.Tasks, plan: cfg.Plan,
-		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody,
+		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody, bodyTimeout: cfg.BodyTimeout,
 		log: cfg.Log, started: time.Now(), page: newDashboard(),
 	}
 	if s.defaultTimeout == 0 {
@@ -176,6 +178,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if s.maxBody == 0 {
 		s.maxBody = 1 << 20
+	}
+	if s.bodyTimeout == 0 {
+		s.bodyTimeout = 10 * time.Second
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -1,12 +1,15 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -254,6 +257,37 @@ func TestLargeBodiesAre413(t *testing.T) {
 	chunked.Body.Close()
 	if chunked.StatusCode != 413 {
 		t.Errorf("chunked: %d", chunked.StatusCode)
+	}
+}
+
+func TestBodiesThatDoNotArriveAre408(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) { c.BodyTimeout = 20 * time.Millisecond })
+	for _, c := range []struct {
+		line, key string
+		status    int
+	}{
+		{"POST /v1/sessions", aliceKey, 408}, {"POST /v1/sessions", "wrong", 401}, {"GET /health", "", 200}, {"POST /nope", "", 404},
+		{"POST /internal/register", "", 401},
+	} {
+		for _, length := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			conn := h.dial()
+			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\n%s\r\n\r\n", c.line, c.key, length)
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			_, _ = io.Copy(io.Discard, answer.Body)
+			if answer.StatusCode != c.status {
+				t.Errorf("%s, %s: status %d, want %d", c.line, length, answer.StatusCode, c.status)
+			}
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s, %s: the connection stays open: %v", c.line, length, err)
+			}
+			conn.Close()
+		}
+	}
+	// The limit is the body's alone: what takes longer afterwards goes on.
+	slow := newHouse(t, func(c *api.Config) { c.BodyTimeout, c.CreateWait = 20*time.Millisecond, 100*time.Millisecond })
+	if got := slow.alice("POST", "/v1/sessions", "{}"); got.status != http.StatusOK {
+		t.Errorf("a slow creation: %d %s", got.status, got.body)
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *Server) createSession(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	body, err := readBody(c, s.maxBody)
+	body, err := s.readBody(c, s.maxBody)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (s *Server) getSession(c echo.Context) error {
 
 // updateSession takes the one update there is: the release.
 func (s *Server) updateSession(c echo.Context) error {
-	body, err := readBody(c, s.maxBody)
+	body, err := s.readBody(c, s.maxBody)
 	if err != nil {
 		return err
 	}

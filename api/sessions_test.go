@@ -365,8 +365,9 @@ func TestFieldsThatAreRefused(t *testing.T) {
 		`{"browserSettings":{"advancedStealth":true}}`:                                                      "unsupported_field browserSettings.advancedStealth",
 		`{"browserSettings":{"os":"mac"}}`:                                                                  "unsupported_field browserSettings.os",
 		`{"browserSettings":{"allowedDomains":["a.example"]}}`:                                              "unsupported_field browserSettings.allowedDomains",
-		`{"browserSettings":{"ignoreCertificateErrors":true}}`:                                              "unsupported_field browserSettings.ignoreCertificateErrors",
-		`{"browserSettings":{"proxy":{"server":"http://a:1","bypass":"b"}}}`:                                "unsupported_field browserSettings.proxy.bypass",
+		`{"browserSettings":{"ignoreCertificateErrors":1}}`:                                                 "invalid_request browserSettings.ignoreCertificateErrors",
+		`{"browserSettings":{"storageState":{"cookies":[]}}}`:                                               "unsupported_field browserSettings.storageState",
+		`{"browserSettings":{"proxy":{"server":"http://a:1","username":"b"}}}`:                              "unsupported_field browserSettings.proxy.username",
 		`{"browserSettings":{"viewport":{"width":1,"height":1,"scale":2}}}`:                                 "unsupported_field browserSettings.viewport.scale",
 		`{"browserSettings":{"solveCaptchas":"yes"}}`:                                                       "unsupported_field browserSettings.solveCaptchas",
 		// of another type or range: by path, with the unit
@@ -422,12 +423,14 @@ func TestFieldsThatAreAccepted(t *testing.T) {
 	h := newHouse(t)
 	for body, settings := range map[string]string{
 		`{"proxies":false}`: "", `{"proxies":[]}`: "", `{"proxies":[{"type":"none"}]}`: "", `{"extensionId":null,"proxySettings":{}}`: "",
-		`{"proxies":[{"type":"external","server":"http://proxy.example:3128"}]}`:          `{"proxy":{"server":"http://proxy.example:3128"}}`,
-		`{"browserSettings":{"proxy":{"server":"socks5://[::1]:1080/"}}}`:                 `{"proxy":{"server":"socks5://[::1]:1080"}}`,
-		`{"browserSettings":{"timezone":"UTC","timezoneId":"UTC","locale":"zh-Hant-TW"}}`: `{"locale":"zh-Hant-TW","timezoneId":"UTC"}`,
-		`{"browserSettings":{"timezoneId":"America/Argentina/Buenos_Aires"}}`:             `{"timezoneId":"America/Argentina/Buenos_Aires"}`,
-		`{"browserSettings":{"userAgent":"Zoë/1.0 (X11; Linux) \"quoted\""}}`:             `{"userAgent":"Zoë/1.0 (X11; Linux) \"quoted\""}`,
-		`{"browserSettings":{"viewport":{"width":8192,"height":1}}}`:                      `{"viewport":{"width":8192,"height":1}}`,
+		`{"proxies":[{"type":"external","server":"http://proxy.example:3128"}]}`:                                         `{"proxy":{"server":"http://proxy.example:3128"}}`,
+		`{"browserSettings":{"proxy":{"server":"socks5://[::1]:1080/"}}}`:                                                `{"proxy":{"server":"socks5://[::1]:1080"}}`,
+		`{"browserSettings":{"proxy":{"server":"http://a:1","bypass":"b,*.c"},"ignoreCertificateErrors":true}}`:          `{"proxy":{"server":"http://a:1","bypass":"b,*.c"},"ignoreCertificateErrors":true}`,
+		`{"browserSettings":{"ignoreCertificateErrors":false,"storageState":{},"permissions":[],"extraHTTPHeaders":{}}}`: "",
+		`{"browserSettings":{"timezone":"UTC","timezoneId":"UTC","locale":"zh-Hant-TW"}}`:                                `{"locale":"zh-Hant-TW","timezoneId":"UTC"}`,
+		`{"browserSettings":{"timezoneId":"America/Argentina/Buenos_Aires"}}`:                                            `{"timezoneId":"America/Argentina/Buenos_Aires"}`,
+		`{"browserSettings":{"userAgent":"Zoë/1.0 (X11; Linux) \"quoted\""}}`:                                            `{"userAgent":"Zoë/1.0 (X11; Linux) \"quoted\""}`,
+		`{"browserSettings":{"viewport":{"width":8192,"height":1}}}`:                                                     `{"viewport":{"width":8192,"height":1}}`,
 		`{"browserSettings":{"blockAds":false,"solveCaptchas":true,"recordSession":true,"logSession":false,"advancedStealth":false,"os":"linux","allowedDomains":[ ],"verified":false,"context":null,"fingerprint":{ }}}`: "",
 		`{"timeout":1}`: "", `{"timeout":21600}`: "", `{"timeout":6e1}`: "", `{"region":"us-west-2"}`: "",
 	} {

@@ -31,6 +31,8 @@ type settings struct {
 	Locale     string    `json:"locale,omitempty"`
 	TimezoneID string    `json:"timezoneId,omitempty"`
 	Proxy      *proxy    `json:"proxy,omitempty"`
+
+	IgnoreCertificateErrors bool `json:"ignoreCertificateErrors,omitempty"`
 }
 
 type viewport struct {
@@ -40,6 +42,7 @@ type viewport struct {
 
 type proxy struct {
 	Server string `json:"server"`
+	Bypass string `json:"bypass,omitempty"` // hosts to reach directly, separated by commas
 }
 
 // creation is a request for a session, understood.
@@ -55,7 +58,7 @@ type creation struct {
 // supportedFields and supportedSettings are what has an effect, for the hints.
 const (
 	supportedFields   = "browserSettings, keepAlive, projectId, proxies (one external), region, timeout, userMetadata"
-	supportedSettings = "viewport, userAgent, locale, timezoneId, proxy"
+	supportedSettings = "viewport, userAgent, locale, timezoneId, proxy, ignoreCertificateErrors"
 )
 
 // passive lists the browserSettings of the Browserbase shape that we accept without effect,
@@ -67,27 +70,31 @@ const (
 //	blockAds              false      advertisements are not blocked
 //	captchaImageSelector  ""         captchas are not solved
 //	captchaInputSelector  ""         captchas are not solved
+//	extraHTTPHeaders      {}         set them through the protocol
 //	fingerprint           {}         the browser shows its own
-//	ignoreCertificateErrors false    certificates are checked
 //	logSession            any        a default of that shape; no log is kept either way
 //	os                    "linux"    what the browsers run on
+//	permissions           []         grant them through the protocol
 //	recordSession         any        a default of that shape; nothing is recorded either way
 //	solveCaptchas         any        a default of that shape; captchas are not solved either way
+//	storageState          {}         set it through the protocol
 //	verified              false      browsers are not vouched for
 func passive() map[string][]string {
 	return map[string][]string{
-		"advancedStealth":         {"false"},
-		"allowedDomains":          {"[]"},
-		"blockAds":                {"false"},
-		"captchaImageSelector":    {`""`},
-		"captchaInputSelector":    {`""`},
-		"fingerprint":             {"{}"},
-		"ignoreCertificateErrors": {"false"},
-		"logSession":              {"true", "false"},
-		"os":                      {`"linux"`},
-		"recordSession":           {"true", "false"},
-		"solveCaptchas":           {"true", "false"},
-		"verified":                {"false"},
+		"advancedStealth":      {"false"},
+		"allowedDomains":       {"[]"},
+		"blockAds":             {"false"},
+		"captchaImageSelector": {`""`},
+		"captchaInputSelector": {`""`},
+		"extraHTTPHeaders":     {"{}"},
+		"fingerprint":          {"{}"},
+		"logSession":           {"true", "false"},
+		"os":                   {`"linux"`},
+		"permissions":          {"[]"},
+		"recordSession":        {"true", "false"},
+		"solveCaptchas":        {"true", "false"},
+		"storageState":         {"{}"},
+		"verified":             {"false"},
 	}
 }
 
@@ -162,6 +169,8 @@ func (c *creation) readSettings(at string, raw json.RawMessage) error {
 		"timezone":   text(&zone, 64, zoneForm.MatchString, "an IANA zone like Europe/Berlin"),
 		"proxy":      c.readProxy,
 
+		"ignoreCertificateErrors": boolean(&c.settings.IgnoreCertificateErrors),
+
 		"context":     never(supportedSettings),
 		"extensionId": never(supportedSettings),
 	}
@@ -193,11 +202,13 @@ func (c *creation) readViewport(at string, raw json.RawMessage) error {
 }
 
 func (c *creation) readProxy(at string, raw json.RawMessage) error {
-	server := ""
-	if err := readObject(at, raw, "server", map[string]reader{"server": proxyServer(&server)}); err != nil {
+	p := proxy{}
+	if err := readObject(at, raw, "server, bypass", map[string]reader{
+		"server": proxyServer(&p.Server), "bypass": text(&p.Bypass, maxText, printable, "hosts separated by commas"),
+	}); err != nil {
 		return err
 	}
-	return c.setProxy(at, server)
+	return c.setProxy(at, p)
 }
 
 // readProxies takes the top-level field of the Browserbase shape: a list with one external
@@ -228,7 +239,7 @@ func (c *creation) readProxies(at string, raw json.RawMessage) error {
 		if kind != "external" {
 			return refuseField(fmt.Sprintf("%s.type must be external", at), "this server has no proxies of its own: give one of type external with a server")
 		}
-		return c.setProxy(at, server)
+		return c.setProxy(at, proxy{Server: server})
 	}
 	var wanted bool
 	if json.Unmarshal(raw, &wanted) != nil {
@@ -240,20 +251,20 @@ func (c *creation) readProxies(at string, raw json.RawMessage) error {
 	return nil
 }
 
-func (c *creation) setProxy(at, server string) error {
-	if server == "" {
+func (c *creation) setProxy(at string, p proxy) error {
+	if p.Server == "" {
 		return invalid(at+".server must be set", "write it as http://host:port")
 	}
-	if c.settings.Proxy != nil && c.settings.Proxy.Server != server {
+	if c.settings.Proxy != nil && *c.settings.Proxy != p {
 		return invalid("two different proxies are given", "give one, either in proxies or in browserSettings.proxy")
 	}
-	c.settings.Proxy = &proxy{Server: server}
+	c.settings.Proxy = &p
 	return nil
 }
 
 // Forms of texts that end up on a browser's command line or in its preferences.
 var (
-	localeForm = regexp.MustCompile(`^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,4}$`)
+	localeForm = regexp.MustCompile(`^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}$`)
 	zoneForm   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$`)
 )
 
