@@ -38,7 +38,9 @@ func (m *Memory) Admit(ctx context.Context, by Authority, a Admission) (*Session
 		if s, ok := m.sessions[a.ID]; ok {
 			if s.Phase == Ended {
 				// Its document is still about: remember it for longer.
-				s.keptUntil = endedUntil(now, now.Add(a.Remaining))
+				if until := endedUntil(now, now.Add(a.Remaining)); until.After(s.keptUntil) {
+					s.keptUntil = until
+				}
 			}
 			return ErrExists
 		}
