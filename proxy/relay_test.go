@@ -146,7 +146,7 @@ func TestAClientReachesItsBrowser(t *testing.T) {
 	if n := f.relay.Count(); n != 3 {
 		t.Errorf("counted %d clients", n)
 	}
-	if err := testutil.GatherAndCompare(w.reg, strings.NewReader(`
+	const counts = `
 # HELP wallcrawler_relay_connections Clients joined to a browser now.
 # TYPE wallcrawler_relay_connections gauge
 wallcrawler_relay_connections 3
@@ -154,9 +154,12 @@ wallcrawler_relay_connections 3
 # TYPE wallcrawler_relay_messages_total counter
 wallcrawler_relay_messages_total{direction="to_browser"} 3
 wallcrawler_relay_messages_total{direction="to_client"} 3
-`), "wallcrawler_relay_connections", "wallcrawler_relay_messages_total"); err != nil {
-		t.Error(err)
-	}
+`
+	// A message is counted when it has been written, so its answer may be here before that.
+	w.await("the counts", func() bool {
+		return testutil.GatherAndCompare(w.reg, strings.NewReader(counts),
+			"wallcrawler_relay_connections", "wallcrawler_relay_messages_total") == nil
+	})
 }
 
 func TestRefusalsSayWhatToDo(t *testing.T) {

@@ -2,6 +2,8 @@ package tunnel_test
 
 import (
 	"bytes"
+	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,5 +81,26 @@ func TestAPeerThatNeverEndsIsNotWaitedForForever(t *testing.T) {
 	e.wait(t)
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// deaf is a connection whose peer takes nothing any more, and says nothing either.
+type deaf struct{ net.Conn }
+
+func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func TestABackendThatTakesNothingAnyMoreIsToldToTheClient(t *testing.T) {
+	t.Parallel()
+	client, inClient := tcpPair(t)
+	_, inBackend := tcpPair(t)
+	tun := tunnel.New(tunnel.Peer{Conn: inClient}, tunnel.Peer{Conn: deaf{inBackend}},
+		tunnel.Config{BackendGone: tunnel.CloseFrame{Code: 1011, Reason: "container_lost"}})
+	done := make(chan tunnel.Result, 1)
+	go func() { done <- tun.Run() }()
+	write(t, client, frame(1, true, true, []byte("hi")))
+	expectRest(t, client, closeFrame(1011, "container_lost", false))
+	_ = client.Close()
+	if r := <-done; r.First != tunnel.Backend || r.Err == nil {
+		t.Errorf("ended with %+v", r)
 	}
 }
