@@ -344,6 +344,22 @@ func TestLeftoversOfDeadAgentsAreRemoved(t *testing.T) {
 	}
 }
 
+func TestDirectoryThatItMadeIsRemoved(t *testing.T) {
+	var dir string
+	c := start(t, func(cfg *agent.Config) {
+		dir = filepath.Join(cfg.WorkDir, "new", "work")
+		cfg.WorkDir = dir
+	})
+	if len(directories(dir)) != 1 {
+		t.Error("no directory of its own")
+	}
+	c.stop()
+	<-c.done
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it remains: %v", err)
+	}
+}
+
 func TestConfigSaysWhatIsWrong(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

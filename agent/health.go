@@ -1,15 +1,16 @@
 package agent
 
 import (
+	"math"
 	"sync"
 	"time"
 )
 
 const (
 	healthInterval = time.Second // samples closer together say nothing
-	// healthWeight is how much of a new sample enters the average: a burst of a second or two
-	// is what starting browsers looks like, and no reason to shun a container.
-	healthWeight = 0.3
+	// healthMemory is how far the average looks back: a burst of a second or two is what
+	// starting browsers looks like, and no reason to shun a container.
+	healthMemory = 15 * time.Second
 )
 
 // usage is one look at the counters.
@@ -40,7 +41,7 @@ func (h *health) sample(now time.Time) (cpu, memory float64) {
 	h.memory = clamp(u.memory)
 	if !h.at.IsZero() && u.cpus > 0 {
 		used := clamp(float64(u.cpu-h.last.cpu) / float64(elapsed) / u.cpus)
-		h.cpu += healthWeight * (used - h.cpu)
+		h.cpu += (1 - math.Exp(-float64(elapsed)/float64(healthMemory))) * (used - h.cpu)
 	}
 	h.at, h.last = now, u
 	return h.cpu, h.memory

@@ -110,8 +110,8 @@ func (a *agent) adopt(l *link) bool {
 		l.send(t.notice(id))
 	}
 	l.report(0)
-	a.mu.Unlock()
 	a.reg.setLinked(true)
+	a.mu.Unlock()
 	if old != nil {
 		old.close(closePolicy, "superseded")
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -185,6 +186,24 @@ func TestRealBrowser(t *testing.T) {
 	var target struct{ ID string }
 	if err := json.Unmarshal([]byte(body), &target); status != 200 || err != nil || target.ID == "" {
 		t.Fatalf("json/new: %d %s", status, body)
+	}
+
+	dial := func(target string) int {
+		conn, resp, err := websocket.DefaultDialer.Dial("ws://"+c.addr+"/sessions/s1/devtools/page/"+target,
+			http.Header{"Authorization": {"Bearer " + secret}})
+		if resp == nil {
+			t.Fatal(err)
+		}
+		if conn != nil {
+			_ = conn.Close()
+		}
+		return resp.StatusCode
+	}
+	if got := dial(target.ID); got != http.StatusSwitchingProtocols {
+		t.Errorf("the socket of a target: %d", got)
+	}
+	if got := dial("0123456789ABCDEF"); got != http.StatusNotFound {
+		t.Errorf("the socket of no target: %d", got)
 	}
 
 	t.Run("with settings of its own", func(t *testing.T) {

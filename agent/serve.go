@@ -106,7 +106,7 @@ func (s *session) serveDevTools(w http.ResponseWriter, r *http.Request, what str
 	backend, err := tunnel.Dial(ctx, dialLoopback, b.addr, path, nil)
 	cancel()
 	if err != nil {
-		s.refuseDial(w, err)
+		s.refuseDial(w, kind, err)
 		return
 	}
 	client, err := tunnel.Accept(w, r, nil)
@@ -123,10 +123,12 @@ func (s *session) serveDevTools(w http.ResponseWriter, r *http.Request, what str
 	s.detach(t, t.Run())
 }
 
-// refuseDial answers for a browser that did not take the socket.
-func (s *session) refuseDial(w http.ResponseWriter, err error) {
+// refuseDial answers for a browser that did not take the socket. Chromium says 500 of a
+// target that it does not have.
+func (s *session) refuseDial(w http.ResponseWriter, kind string, err error) {
 	var refused *tunnel.HandshakeError
-	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+	if errors.As(err, &refused) && kind == "page" &&
+		(refused.Status == http.StatusNotFound || refused.Status == http.StatusInternalServerError) {
 		refuse(w, http.StatusNotFound, "target_unknown", "the session's browser has no such target")
 		return
 	}

@@ -56,6 +56,9 @@ func SupportedSettings() []Setting {
 		{"advancedStealth", "false only", only("false")},
 		{"verified", "false only", only("false")},
 		{"os", "linux only", only(`"linux"`)},
+		{"captchaImageSelector", "empty only", only(`""`)},
+		{"captchaInputSelector", "empty only", only(`""`)},
+		{"fingerprint", "an empty object only", only("{}")},
 		{"allowedDomains", "an empty list only", only("[]")},
 		{"extraHTTPHeaders", "an empty object only: set headers through the protocol", only("{}")},
 		{"storageState", "an empty object only: set it through the protocol", only("{}")},
@@ -156,7 +159,7 @@ func applyLocale(s *settings, raw json.RawMessage) error {
 		return err
 	}
 	v = strings.ReplaceAll(v, "_", "-")
-	if !regexp.MustCompile(`^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$`).MatchString(v) {
+	if !regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$`).MatchString(v) {
 		return errors.New("must be a language tag like de or de-CH")
 	}
 	s.flag("lang", v)

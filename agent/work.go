@@ -11,24 +11,44 @@ import (
 	"time"
 )
 
-const workPrefix = "agent-"
+const (
+	workPrefix = "agent-"
+	lockName   = "lock"
+)
 
 func defaultWorkDir() string { return filepath.Join(os.TempDir(), "wallcrawler-agent") }
 
 // work is the directory of one agent. A lock on a file in it lives as long as the agent, so
 // that a later one can tell what a dead one has left behind.
 type work struct {
-	dir  string
-	lock *os.File
+	dir    string
+	lock   *os.File
+	parent string // to be removed when it is empty; may be ""
 }
 
-// openWork makes a directory below parent, and removes those of agents that are dead.
+// openWork makes a directory below parent, and removes those of agents that are dead. The
+// last one out removes parent too, if it is the default one or was not there before.
 func openWork(parent string) (*work, error) {
-	if err := os.MkdirAll(parent, 0o700); err != nil {
+	for tries := 0; ; tries++ {
+		w, err := tryOpenWork(parent)
+		// An agent that ends may remove parent under our feet.
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || tries == 10 {
+			return w, err
+		}
+	}
+}
+
+func tryOpenWork(parent string) (*work, error) {
+	if err := os.MkdirAll(filepath.Dir(parent), 0o755); err != nil {
 		return nil, fmt.Errorf("making the working directory: %w", err)
 	}
+	err := os.Mkdir(parent, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making the working directory: %w", err)
+	}
+	ours := err == nil || parent == defaultWorkDir()
 	// Held while directories come and go: one that is being made is not locked yet.
-	gate, err := lockFile(filepath.Join(parent, ".lock"), syscall.LOCK_EX)
+	gate, err := lock(parent, os.O_RDONLY, syscall.LOCK_EX)
 	if err != nil {
 		return nil, fmt.Errorf("locking the working directory: %w", err)
 	}
@@ -38,15 +58,20 @@ func openWork(parent string) (*work, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the agent's directory: %w", err)
 	}
-	lock, err := lockFile(filepath.Join(dir, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+	held, err := lock(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("locking the agent's directory: %w", err), os.RemoveAll(dir))
 	}
-	return &work{dir: dir, lock: lock}, nil
+	w := &work{dir: dir, lock: held}
+	if ours {
+		w.parent = parent
+	}
+	return w, nil
 }
 
-func lockFile(path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// lock opens and locks a file, or a directory, until it is closed.
+func lock(path string, flags, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -74,12 +99,12 @@ func sweep(parent string) {
 			continue
 		}
 		dir := filepath.Join(parent, e.Name())
-		lock, err := lockFile(filepath.Join(dir, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+		held, err := lock(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, syscall.LOCK_EX|syscall.LOCK_NB)
 		if err != nil {
 			continue
 		}
 		_ = os.RemoveAll(dir)
-		_ = lock.Close()
+		_ = held.Close()
 	}
 }
 
@@ -96,6 +121,9 @@ func (w *work) newDir() (string, error) {
 func (w *work) close() error {
 	err := removeAll(w.dir)
 	_ = w.lock.Close()
+	if w.parent != "" {
+		_ = os.Remove(w.parent) // not empty while another agent is there
+	}
 	return err
 }
 
