@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -65,7 +64,7 @@ func readDocument(id string, text *redis.StringCmd, ttl *redis.DurationCmd) (sta
 	case errors.Is(err, redis.Nil):
 		doc.Missing = true
 		return doc, nil
-	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE"):
+	case wrongType(err):
 		doc.Err = errors.New("the key does not hold a string")
 		return doc, nil
 	case err != nil:
@@ -190,7 +189,7 @@ func (s *Store) tryEdit(
 	switch {
 	case errors.Is(err, redis.Nil):
 		return state.ErrNotFound
-	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE"):
+	case wrongType(err):
 		return fmt.Errorf("%w: the key does not hold a string", state.ErrInvalid)
 	case err != nil:
 		return answer(err)

@@ -1,11 +1,13 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -73,10 +75,11 @@ func (s *Store) SessionsOf(ctx context.Context, ids []string) ([]*state.Session,
 		for i, id := range part {
 			hashes[i] = pipe.HGetAll(ctx, s.keys.session(id))
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return nil, fmt.Errorf("reading %d sessions: %w", len(ids), answer(err))
-		}
+		_, _ = pipe.Exec(ctx) // each answer is looked at by itself
 		for i, id := range part {
+			if err := s.quarantine(hashes[i].Err(), id); err != nil {
+				return nil, fmt.Errorf("reading %d sessions: %w", len(ids), err)
+			}
 			if got := decodeSession(id, flat(hashes[i].Val())); got != nil {
 				s.homes.learn(got)
 				found = append(found, got)
@@ -97,10 +100,11 @@ func (s *Store) ContainersOf(ctx context.Context, ids []string) ([]*state.Contai
 			hashes[i] = pipe.HGetAll(ctx, s.keys.container(id))
 			slots[i] = pipe.SMembers(ctx, s.keys.slots(id))
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return nil, fmt.Errorf("reading %d containers: %w", len(ids), answer(err))
-		}
+		_, _ = pipe.Exec(ctx) // each answer is looked at by itself
 		for i, id := range part {
+			if err := s.quarantine(cmp.Or(hashes[i].Err(), slots[i].Err()), id); err != nil {
+				return nil, fmt.Errorf("reading %d containers: %w", len(ids), err)
+			}
 			if got := decodeContainer(id, flat(hashes[i].Val()), slots[i].Val()); got != nil {
 				found = append(found, got)
 			}
@@ -119,7 +123,8 @@ func (s *Store) LaunchesOf(ctx context.Context, ids []string) ([]*state.Launch, 
 		for i, id := range part {
 			texts[i] = pipe.Get(ctx, s.keys.launch(id))
 		}
-		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		_, _ = pipe.Exec(ctx) // each answer is looked at by itself
+		if err := revs.Err(); err != nil {
 			return nil, fmt.Errorf("reading %d launches: %w", len(ids), answer(err))
 		}
 		for i, id := range part {
@@ -127,15 +132,32 @@ func (s *Store) LaunchesOf(ctx context.Context, ids []string) ([]*state.Launch, 
 			if errors.Is(err, redis.Nil) {
 				continue
 			}
-			if err != nil {
-				return nil, fmt.Errorf("reading launch %s: %w", id, answer(err))
+			if err := s.quarantine(err, id); err != nil {
+				return nil, fmt.Errorf("reading %d launches: %w", len(ids), err)
 			}
 			l, err := decodeLaunch(text, int64(revs.Val()[i]))
 			if err != nil {
-				return nil, fmt.Errorf("reading launch %s: %w", id, err)
+				s.log.Error("control record unreadable", "id", id, "error", err)
+				continue
 			}
 			found = append(found, l)
 		}
 	}
 	return found, nil
 }
+
+// quarantine lets a record pass as missing whose key holds another type, so that one broken
+// key stops nobody else's. Any other error is the caller's.
+func (s *Store) quarantine(err error, id string) error {
+	if err == nil {
+		return nil
+	}
+	if wrongType(err) {
+		s.log.Error("control record unreadable", "id", id, "error", err)
+		return nil
+	}
+	return answer(err)
+}
+
+// wrongType tells whether a key holds another type than was asked for.
+func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }

@@ -68,7 +68,7 @@ func (s *Store) eachMaster(ctx context.Context, do func(context.Context, *redis.
 // followDocuments listens to every node for changes of documents until ctx ends.
 func (s *Store) followDocuments(ctx context.Context, in *inbox) {
 	s.persist(ctx, "notifications lost", func() error {
-		defer in.forgetNodes()
+		defer in.expectNodes(nil)
 		nodes, err := s.masters(ctx)
 		if err != nil {
 			return err
@@ -164,7 +164,11 @@ func (s *Store) listen(ctx context.Context, node *redis.Client, in *inbox) error
 	in.add(state.Hint{Kind: state.KindAll})
 
 	var probed, heard time.Time // when a probe was last made, and its notification heard
+	alive := time.Now()         // when anything was last heard, pongs too
 	for {
+		if time.Since(alive) > 2*probeEvery {
+			return fmt.Errorf("node %s has fallen silent", addr)
+		}
 		if time.Since(probed) >= probeEvery {
 			if err := s.makeProbe(ctx, node, probe); err != nil {
 				return err
@@ -193,6 +197,7 @@ func (s *Store) listen(ctx context.Context, node *redis.Client, in *inbox) error
 		case err != nil:
 			return err
 		}
+		alive = time.Now()
 		m, ok := message.(*redis.Message)
 		if !ok {
 			continue

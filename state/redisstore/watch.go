@@ -64,7 +64,7 @@ func parseHints(text string) []state.Hint {
 // Watch calls see for every hint until ctx ends, whose error it returns. It gives KindAll
 // whenever it has begun to listen, at first too.
 func (s *Store) Watch(ctx context.Context, see func([]state.Hint), documents func(notified bool)) error {
-	in := &inbox{woken: make(chan struct{}, 1), notified: map[string]bool{}}
+	in := &inbox{woken: make(chan struct{}, 1)}
 	var listeners sync.WaitGroup
 	defer listeners.Wait()
 	listeners.Go(func() { s.followStream(ctx, in) })
@@ -94,7 +94,9 @@ type inbox struct {
 	mu       sync.Mutex // guards the fields below
 	hints    []state.Hint
 	pending  map[state.Hint]struct{} // what is in hints
-	notified map[string]bool         // by node: whether notifications arrive
+	nodes    []string                // that are listened to; nil: none at present
+	notified map[string]bool         // by node: whether notifications arrive, once that is known
+	settled  bool                    // it was known of all nodes once
 }
 
 func (in *inbox) add(hints ...state.Hint) {
@@ -113,6 +115,14 @@ func (in *inbox) add(hints ...state.Hint) {
 	in.wake()
 }
 
+// expectNodes begins anew with these nodes, of which nothing is known; nil: none is listened to.
+func (in *inbox) expectNodes(nodes []string) {
+	in.mu.Lock()
+	in.nodes, in.notified = nodes, map[string]bool{}
+	in.mu.Unlock()
+	in.wake()
+}
+
 // setNotified records what was found out about one node.
 func (in *inbox) setNotified(node string, on bool) {
 	in.mu.Lock()
@@ -121,40 +131,20 @@ func (in *inbox) setNotified(node string, on bool) {
 	in.wake()
 }
 
-// forgetNodes makes us as good as unnotified until the nodes are looked at anew.
-func (in *inbox) forgetNodes() {
-	in.mu.Lock()
-	if len(in.notified) > 0 {
-		in.notified = map[string]bool{"": false}
-	}
-	in.mu.Unlock()
-	in.wake()
-}
-
-// expectNodes begins anew with these nodes, of which nothing is known.
-func (in *inbox) expectNodes(nodes []string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	was := len(in.notified) > 0
-	in.notified = map[string]bool{}
-	for _, node := range nodes {
-		if was {
-			in.notified[node] = false
-		}
-	}
-}
-
-// take empties the inbox. notified holds for all nodes; settled is false before anything is
-// known of them.
+// take empties the inbox. notified holds for all nodes; settled is false before all have
+// been known once.
 func (in *inbox) take() (hints []state.Hint, notified, settled bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	hints, in.hints, in.pending = in.hints, nil, nil
-	notified = true
-	for _, on := range in.notified {
-		notified = notified && on
+	notified = len(in.nodes) > 0
+	for _, node := range in.nodes {
+		notified = notified && in.notified[node]
 	}
-	return hints, notified, len(in.notified) > 0
+	if len(in.nodes) > 0 && len(in.notified) == len(in.nodes) {
+		in.settled = true
+	}
+	return hints, notified, in.settled
 }
 
 func (in *inbox) wake() {

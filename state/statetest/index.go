@@ -84,8 +84,8 @@ func testWiped(t *testing.T, w *world) {
 	w.is(err, state.ErrNotFound)
 	w.hosting("c1", 2)
 	w.admit("s1", "u")
-	if s := w.bind("s1", "c1"); s.Rev <= before.Seq {
-		t.Fatalf("revision %d after %d", s.Rev, before.Seq)
+	if s := w.bind("s1", "c1"); s.Rev <= ix.Seq {
+		t.Fatalf("revision %d after %d", s.Rev, ix.Seq)
 	}
 	if again := w.index(); again.Incarnation != ix.Incarnation {
 		t.Fatal("the store changed its incarnation by itself")
