@@ -39,6 +39,7 @@ type Container struct {
 	Phase       ContainerPhase
 	Tenant      string // with dedicated tenancy: the one user it ever serves
 
+	Closing  bool  // it asked for its drain itself: it is being stopped and never opens again
 	DrainSeq int64 // raised by each order to drain
 	DrainAck int64 // the highest order that the container has acknowledged with zero sessions
 

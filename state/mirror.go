@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -201,6 +202,13 @@ func (m *Mirror) read(ctx context.Context, sessions, containers, launches []stri
 	for _, l := range ls {
 		m.launches.put(l)
 	}
+	// A launch that is not there was forgotten on purpose; sessions and containers that are
+	// missing may have been lost with the store, and only a whole index may say so.
+	for _, id := range launches {
+		if !slices.ContainsFunc(ls, func(l *Launch) bool { return l.ID == id }) {
+			m.launches.remove(id)
+		}
+	}
 	if len(ss)+len(cs)+len(ls) > 0 {
 		m.advance(time.Now())
 	}
@@ -364,6 +372,14 @@ func (m *Mirror) ApplyLaunch(l *Launch) {
 	if changed {
 		m.publish([]Hint{{Kind: KindLaunch, ID: l.ID, Rev: l.Rev}})
 	}
+}
+
+// DropLaunch takes in that this replica has forgotten a launch.
+func (m *Mirror) DropLaunch(id string) {
+	m.mu.Lock()
+	m.launches.remove(id)
+	m.mu.Unlock()
+	m.publish([]Hint{{Kind: KindLaunch, ID: id}})
 }
 
 // Session gives the mirrored session of that id.

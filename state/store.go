@@ -168,10 +168,11 @@ type Containers interface {
 	Report(ctx context.Context, by Authority, report Report) (*Container, error)
 	// Disown gives up the ownership of a link (ownerUntil = now).
 	Disown(ctx context.Context, by Authority) error
-	// Drain closes binding (ready → draining, drainSeq + 1; leader, or owner when the
-	// container itself asks). On a draining container it changes nothing.
+	// Drain closes binding (pending_verification or ready → draining, drainSeq + 1; leader, or
+	// owner when the container itself asks, which also sets Closing). On a draining container
+	// it changes nothing else.
 	Drain(ctx context.Context, by Authority, id, bootID string) (*Container, error)
-	// Undrain opens it again (draining → ready; leader).
+	// Undrain opens it again (draining → ready; leader). ErrConflict if it is Closing.
 	Undrain(ctx context.Context, by Authority, id, bootID string) (*Container, error)
 	// BeginStop is the point of no return (draining → stopping; leader): drainAck must equal
 	// drainSeq and no slot may be taken, else ErrConflict.

@@ -79,4 +79,11 @@ func (t *table[R]) drop(index map[string]int64, seq int64) []string {
 	return ids
 }
 
+func (t *table[R]) remove(id string) {
+	if i, found := t.find(id); found {
+		t.sorted = slices.Delete(t.sorted, i, i+1)
+		delete(t.byID, id)
+	}
+}
+
 func (t *table[R]) list() []R { return slices.Clone(t.sorted) }
