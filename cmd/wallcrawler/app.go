@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"time"
@@ -41,6 +42,8 @@ type options struct {
 	policy     plan.Policy // Pool is filled in
 	relist     time.Duration
 	tasksEvery time.Duration // zero: the controller's default
+
+	containerCIDRs []netip.Prefix // where containers may be dialled; empty: anywhere but loopback and link-local
 
 	tokens        *auth.Tokens
 	keys          *auth.Keys
@@ -128,7 +131,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		NewID:  func() string { return "cnt_" + rand.Text() },
 		Relist: o.relist, TasksInterval: o.tasksEvery, Log: o.log, Registerer: registry,
 	})
-	dial := containerDialer()
+	dial := proxy.NewDialer(o.containerCIDRs)
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: o.containerKeys.LinkSecret, Dial: dial,
@@ -151,13 +154,6 @@ func newService(ctx context.Context, o options) (*service, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// containerDialer opens connections to containers. Their addresses come from ECS; nothing
-// that a stranger names is ever dialled.
-func containerDialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	return d.DialContext
 }
 
 // run serves until ctx ends, then stops in order: not ready → load balancers notice → nothing

@@ -226,6 +226,8 @@ func devOptions(f devFlags, ecsURL, server, key string) (options, error) {
 		relist:     devRelist,
 		tasksEvery: 5 * time.Second,
 		hold:       25 * time.Second,
+
+		containerCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
 	var err error
 	if o.tokens, err = auth.NewTokens(auth.Secret(rand.Text())); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -64,6 +65,7 @@ func serve(ctx context.Context, c *config) error {
 // told at once.
 func serveOptions(c *config) (options, error) {
 	var errs []error
+	var err error
 	need := func(key string) string {
 		v := c.GetString(key)
 		if v == "" {
@@ -80,8 +82,8 @@ func serveOptions(c *config) (options, error) {
 		o.replica = replicaName()
 	}
 	if text := c.GetString("public_url"); text != "" {
-		u, err := url.Parse(text)
-		if err != nil {
+		u, parseErr := url.Parse(text)
+		if parseErr != nil {
 			errs = append(errs, errors.New("PUBLIC_URL is not a URL: it must be http(s)://host[:port][/path]"))
 		}
 		o.publicURL = u
@@ -104,6 +106,9 @@ func serveOptions(c *config) (options, error) {
 		for _, name := range providers {
 			o.fleet.CapacityProviders = append(o.fleet.CapacityProviders, ecs.CapacityProvider{Name: name, Weight: 1})
 		}
+	}
+	if o.containerCIDRs, err = containerCIDRs(c.list("container_cidrs"), o.ecsClient.Endpoint); err != nil {
+		errs = append(errs, err)
 	}
 	o.pool = state.Pool{Min: c.GetInt("min_containers"), Max: c.GetInt("max_containers"), WarmSlots: c.GetInt("warm_slots"), MaxSessions: c.GetInt("max_sessions")}
 	choose := func(key string, words [2]string) bool {
@@ -163,6 +168,25 @@ func (o *options) readSecrets(c *config) (err error) {
 		return fmt.Errorf("API_KEYS: %w", err)
 	}
 	return nil
+}
+
+// containerCIDRs are the networks that containers may be dialled in. The tasks of an ECS
+// endpoint on loopback live on loopback, which is never dialled otherwise.
+func containerCIDRs(texts []string, endpoint string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("CONTAINER_CIDRS: %q is no network: use 10.0.0.0/16 and the like", text)
+		}
+		prefixes = append(prefixes, p.Masked())
+	}
+	if u, err := url.Parse(endpoint); err == nil && endpoint != "" && len(prefixes) == 0 {
+		if addr, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && addr.IsLoopback() {
+			prefixes = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		}
+	}
+	return prefixes, nil
 }
 
 // redisAddrs splits a comma list and gives those without a port Redis's.

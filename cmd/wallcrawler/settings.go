@@ -37,6 +37,7 @@ func serveSettings() []setting {
 		{key: "task_definition", env: []string{"CONTAINER_TASK_DEF", "BROWSER_TASK_DEFINITION_ARN"}, value: "", help: "task definition of a container"},
 		{key: "container_name", env: []string{"CONTAINER_NAME"}, value: "BrowserContainer", help: "name of the container in it"},
 		{key: "container_port", env: []string{"CONTAINER_PORT"}, value: 8080, help: "port that containers listen on"},
+		{key: "container_cidrs", env: []string{"CONTAINER_CIDRS"}, value: "", help: "comma list of networks that containers are in; empty: any but loopback and link-local"},
 		{key: "subnets", env: []string{"CONTAINER_SUBNETS"}, value: "", help: "comma list of subnets"},
 		{key: "security_groups", env: []string{"CONTAINER_SECURITY_GROUP_ID"}, value: "", help: "comma list of security groups"},
 		{key: "assign_public_ip", env: []string{"CONTAINER_ASSIGN_PUBLIC_IP"}, value: false, help: "give containers public addresses"},
