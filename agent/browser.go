@@ -183,12 +183,16 @@ func (b *browser) supervise(output *os.File, drained <-chan struct{}) {
 	if told != nil {
 		told()
 	}
-	// The pipe ends with the last process that holds it.
+	all := reapGroup(b.cmd.Process.Pid, outputTimeout)
+	// The pipe ends with the last process that holds it, in the group or not.
 	timer := time.NewTimer(outputTimeout)
 	defer timer.Stop()
 	select {
 	case <-drained:
 	case <-timer.C:
+		all = false
+	}
+	if !all {
 		b.log.Warn("browser left a process", "pid", b.cmd.Process.Pid)
 	}
 	_ = output.Close()

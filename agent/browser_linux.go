@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"errors"
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -24,6 +26,7 @@ type launch struct {
 }
 
 func newLauncher() *launcher {
+	adoptOrphans()
 	l := &launcher{jobs: make(chan launch), done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
@@ -66,6 +69,32 @@ func awaitExit(cmd *exec.Cmd) {
 			uintptr(unsafe.Pointer(&info)), syscall.WEXITED|noWait, 0, 0)
 		if errno != syscall.EINTR {
 			return
+		}
+	}
+}
+
+// adoptOrphans makes the browsers' orphaned children ours, as they are anyway if we are the
+// first process of a container: somebody has to reap them.
+func adoptOrphans() {
+	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+	_, _, _ = syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
+}
+
+// reapGroup waits until nothing is left of a killed process group whose leader has been
+// reaped. It tells whether that came to pass in time.
+func reapGroup(group int, timeout time.Duration) bool {
+	deadline := time.Now().Add(timeout)
+	for pause := 100 * time.Microsecond; ; {
+		pid, err := syscall.Wait4(-group, nil, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR) || err == nil && pid > 0:
+		case err != nil:
+			return true // no child in it
+		case time.Now().After(deadline):
+			return false
+		default:
+			time.Sleep(pause)
+			pause = min(2*pause, 10*time.Millisecond)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package agent
 import (
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // launcher starts processes. Without a signal at the parent's death, only the agent's orderly
@@ -19,5 +20,8 @@ func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setp
 
 // awaitExit waits for the end of the child, which it reaps: there is no portable other way.
 func awaitExit(cmd *exec.Cmd) { _ = cmd.Wait() }
+
+// reapGroup leaves orphans to the system's first process.
+func reapGroup(int, time.Duration) bool { return true }
 
 func sharedMemoryIsSmall() bool { return false }

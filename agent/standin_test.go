@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -33,9 +34,12 @@ func TestMain(m *testing.M) {
 	for _, arg := range os.Args[1:] {
 		switch {
 		case arg == childFlag:
-			// A renderer that outlives its browser unless it is killed.
+			// A renderer that outlives its browser unless it is killed; not for ever, though,
+			// since nobody is there to kill it once the agent is gone.
 			signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
-			select {}
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			<-time.After(2 * patient)
+			os.Exit(0)
 		case strings.HasPrefix(arg, agentFlag):
 			runAgent(strings.TrimPrefix(arg, agentFlag))
 		case arg == brokenFlag:
@@ -62,7 +66,9 @@ func standIn() {
 	must(os.MkdirAll(filepath.Join(profile, "Default"), 0o700))
 	must(os.WriteFile(filepath.Join(profile, "Default", "Cookies"), []byte("secret"), 0o600))
 	child := exec.Command(os.Args[0], childFlag)
-	child.Stderr = os.Stderr // as renderers inherit it
+	child.Stderr = os.Stderr    // as renderers inherit it
+	_, err := child.StdinPipe() // ends with this process
+	must(err)
 	must(child.Start())
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
