@@ -104,7 +104,7 @@ func dev(ctx context.Context, f devFlags, out io.Writer) (err error) {
 	}
 	server := "http://" + reachable(listener.Addr())
 
-	redis := redisstore.Options{Addrs: redisAddrs(f.redis), Deployment: "dev", EnableKeyspaceEvents: true}
+	redis := redisstore.Options{Addrs: redisAddrs(f.redis), Deployment: "dev", EnableKeyspaceEvents: f.redis != ""}
 	if f.redis == "" {
 		local, err := startRedis()
 		if err != nil {
