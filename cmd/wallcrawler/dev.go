@@ -222,7 +222,8 @@ func devOptions(f devFlags, ecsURL, server, key string) (options, error) {
 			Subnets: []string{"subnet-local"}, RegisterURL: server,
 		},
 		pool:       state.Pool{Min: 1, Max: f.containers, MaxSessions: f.perContainer, WarmSlots: 1},
-		policy:     plan.Policy{StartDeadline: 30 * time.Second, ScaleDownHold: 30 * time.Second},
+		// These containers share one machine: when it is busy, none of them is a better place.
+		policy:     plan.Policy{StartDeadline: 30 * time.Second, ScaleDownHold: 30 * time.Second, MaxLoad: 2},
 		relist:     devRelist,
 		tasksEvery: 5 * time.Second,
 		hold:       25 * time.Second,
