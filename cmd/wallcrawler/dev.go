@@ -221,7 +221,7 @@ func devOptions(f devFlags, ecsURL, server, key string) (options, error) {
 			Cluster: devCluster, Deployment: "dev", TaskDefinition: devDefinition, LaunchType: "FARGATE",
 			Subnets: []string{"subnet-local"}, RegisterURL: server,
 		},
-		pool:       state.Pool{Min: 1, Max: f.containers, MaxSessions: f.perContainer, WarmSlots: 1},
+		pool: state.Pool{Min: 1, Max: f.containers, MaxSessions: f.perContainer, WarmSlots: 1},
 		// These containers share one machine: when it is busy, none of them is a better place.
 		policy:     plan.Policy{StartDeadline: 30 * time.Second, ScaleDownHold: 30 * time.Second, MaxLoad: 2},
 		relist:     devRelist,
