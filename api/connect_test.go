@@ -199,6 +199,7 @@ func (h *house) dial() net.Conn {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(h.http.URL, "http://"))
 	must(h.t, err)
+	h.t.Cleanup(func() { _ = conn.Close() })
 	must(h.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	return conn
 }

@@ -77,6 +77,7 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 		{"no token", registration(), "", 401, "unauthorized"},
 		{"a bad token", registration(), token + "A", 401, "unauthorized"},
 		{"another container's token", registration(), h.containers.Token("cnt_2"), 401, "unauthorized"},
+		{"its token for another container", registration("containerId", `"cnt_2"`), token, 401, "unauthorized"},
 		{"an API key", registration(), aliceKey, 401, "unauthorized"},
 		{"a bad token and a bad rest", registration("protocol", 1, "bootId", `""`), "x", 401, "unauthorized"},
 		{"v1", registration("protocol", 0), token, 400, "invalid_request"},
