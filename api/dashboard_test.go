@@ -27,16 +27,16 @@ func browser(t *testing.T) string {
 			return path
 		}
 	}
-	t.Skip("no Chromium found: install chromium-headless-shell to run this test")
+	t.Fatal("no Chromium found: make setup installs one")
 	return ""
 }
 
 func TestDashboardInABrowser(t *testing.T) {
 	path := browser(t)
 	h := newHouse(t, func(c *api.Config) {
-		c.Tasks = func() any {
+		c.Tasks = func(context.Context) (any, error) {
 			return []state.Task{{ARN: "arn:aws:ecs:us-east-1:000000000000:task/wallcrawler/0a1b2c3d4e5f", ContainerID: "cnt_lead",
-				LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9", StartedAt: time.Now().Add(-5 * time.Minute)}}
+				LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9", StartedAt: time.Now().Add(-5 * time.Minute)}}, nil
 		}
 		c.Plan = func(context.Context) (any, error) {
 			return map[string]any{"leader": true, "actions": []map[string]string{{"action": "launch", "why": "3 sessions wait and no container has room for them"}}}, nil

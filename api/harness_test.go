@@ -66,7 +66,7 @@ func newHouse(t *testing.T, edits ...func(*api.Config)) *house {
 		Replica: replica, Version: "test", CreateWait: time.Millisecond,
 		Log:        slog.New(slog.NewJSONHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Registerer: registry, Gatherer: registry,
-		Tasks: func() any { return []map[string]string{{"arn": "task-1"}} },
+		Tasks: func(context.Context) (any, error) { return []map[string]string{{"arn": "task-1"}}, nil },
 		Plan:  func(context.Context) (any, error) { return map[string]any{"actions": []string{}}, nil },
 	}
 	for _, edit := range edits {

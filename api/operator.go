@@ -104,20 +104,16 @@ func (s *Server) listContainers(c echo.Context) error {
 	return c.JSON(http.StatusOK, out)
 }
 
-func (s *Server) listTasks(c echo.Context) error {
-	if s.tasks == nil {
-		return s.refuseRoute(c)
+// show answers with a view that is made elsewhere, if it is offered.
+func (s *Server) show(what string, view func(ctx context.Context) (any, error)) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if view == nil {
+			return s.refuseRoute(c)
+		}
+		v, err := view(c.Request().Context())
+		if err != nil {
+			return fmt.Errorf("making the view of %s: %w", what, err)
+		}
+		return c.JSON(http.StatusOK, v)
 	}
-	return c.JSON(http.StatusOK, s.tasks())
-}
-
-func (s *Server) showPlan(c echo.Context) error {
-	if s.plan == nil {
-		return s.refuseRoute(c)
-	}
-	plan, err := s.plan(c.Request().Context())
-	if err != nil {
-		return fmt.Errorf("making the plan: %w", err)
-	}
-	return c.JSON(http.StatusOK, plan)
 }

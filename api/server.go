@@ -108,7 +108,7 @@ type Config struct {
 	Gatherer   prometheus.Gatherer   // nil: /metrics is not offered
 
 	// The operator's views, made elsewhere; nil: not offered.
-	Tasks func() any
+	Tasks func(ctx context.Context) (any, error)
 	Plan  func(ctx context.Context) (any, error)
 }
 
@@ -139,7 +139,7 @@ type Server struct {
 	createWait       time.Duration
 	maxBody          int64
 	bodyTimeout      time.Duration
-	tasks            func() any
+	tasks            func(ctx context.Context) (any, error)
 	plan             func(ctx context.Context) (any, error)
 
 	log      *slog.Logger
@@ -226,8 +226,8 @@ func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
 	e.POST("/v1/sessions/:id", s.updateSession, s.authenticated)
 	e.DELETE("/v1/sessions/:id", s.deleteSession, s.authenticated)
 	e.GET("/v1/containers", s.listContainers, s.authenticated)
-	e.GET("/v1/tasks", s.listTasks, s.authenticated)
-	e.GET("/v1/plan", s.showPlan, s.authenticated)
+	e.GET("/v1/tasks", s.show("tasks", s.tasks), s.authenticated)
+	e.GET("/v1/plan", s.show("the plan", s.plan), s.authenticated)
 	for _, r := range notImplemented() {
 		e.Add(r[0], r[1], s.refuseRoute, s.authenticated)
 	}

@@ -33,7 +33,7 @@ type Config struct {
 	Mirror  *state.Mirror
 	Fleet   state.Fleet
 	Policy  plan.Policy
-	NewID   func() string // ids of launches, which become ids of containers
+	NewID   func() string // ids of launches, which become ids of containers; called concurrently
 
 	Tick              time.Duration // longest pause between plans; 1 s
 	TasksInterval     time.Duration // between whole listings of ECS, jittered; 10 s

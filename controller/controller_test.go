@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,10 +113,10 @@ func newRig(t *testing.T, pool state.Pool, edit func(*rig)) *rig {
 		edit(r)
 	}
 	mirror := state.NewMirror(r.store, state.MirrorOptions{})
-	ids := 0
+	var ids atomic.Int64
 	r.c = controller.New(controller.Config{
 		Replica: "r1", Store: r.store, Mirror: mirror, Fleet: r.fleet, Policy: plan.Policy{Pool: pool},
-		NewID: func() string { ids++; return fmt.Sprintf("cnt%d", ids) },
+		NewID: func() string { return fmt.Sprintf("cnt%d", ids.Add(1)) },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -26,6 +26,10 @@ const (
 // editTries bounds how often EditDocument reads and tries again.
 const editTries = 10
 
+// ReportLate is the silence after which a container's next report is news to the other
+// replicas at once. A punctual report that tells nothing new waits for their relist.
+const ReportLate = 7500 * time.Millisecond
+
 // TouchGrain is the change of a reported time that is worth a write.
 const TouchGrain = time.Second
 

@@ -56,13 +56,14 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 
 // Report records a container's report and renews its owner's lease.
 func (m *Memory) Report(ctx context.Context, by Authority, report Report) (*Container, error) {
-	return m.changeContainer(ctx, by, by.Container, report.BootID, "reporting", func(c *Container, now time.Time) (bool, error) {
+	return m.changeContainer(ctx, by, by.Container, report.BootID, "reporting", func(c *Container, now time.Time) (effect, error) {
 		if _, err := m.asOwner(by); err != nil {
-			return false, err
+			return unchanged, err
 		}
 		if c.Phase == Gone {
-			return false, conflict("the container is gone")
+			return unchanged, conflict("the container is gone")
 		}
+		before := *c
 		if report.Addr != "" {
 			c.Addr = report.Addr
 			if c.Phase == PendingVerification {
@@ -79,7 +80,11 @@ func (m *Memory) Report(ctx context.Context, by Authority, report Report) (*Cont
 		c.Health = report.Health
 		c.SeenAt = now
 		c.OwnerUntil = now.Add(OwnerLease)
-		return true, nil
+		if c.Phase == before.Phase && c.Addr == before.Addr && c.TaskARN == before.TaskARN &&
+			c.DrainAck == before.DrainAck && now.Sub(before.SeenAt) <= ReportLate {
+			return quiet, nil
+		}
+		return news, nil
 	})
 }
 
@@ -109,86 +114,94 @@ func (m *Memory) Disown(ctx context.Context, by Authority) error {
 
 // Drain closes binding.
 func (m *Memory) Drain(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
-	return m.changeContainer(ctx, by, id, bootID, "draining", func(c *Container, _ time.Time) (bool, error) {
+	return m.changeContainer(ctx, by, id, bootID, "draining", func(c *Container, _ time.Time) (effect, error) {
 		if by.Container != "" {
 			if by.Container != id {
-				return false, fmt.Errorf("%w: the owner of %s spoke", ErrFenced, by.Container)
+				return unchanged, fmt.Errorf("%w: the owner of %s spoke", ErrFenced, by.Container)
 			}
 			if _, err := m.asOwner(by); err != nil {
-				return false, err
+				return unchanged, err
 			}
 		}
+		asked := by.Container != "" && !c.Closing
 		switch c.Phase {
 		case Draining:
-			return false, nil
+			c.Closing = c.Closing || asked
+			if !asked {
+				return unchanged, nil
+			}
+			return news, nil
 		case ContainerReady:
 			c.Phase = Draining
+			c.Closing = c.Closing || asked
 			c.DrainSeq++
-			return true, nil
+			return news, nil
 		}
-		return false, conflict("the container is %s", c.Phase)
+		return unchanged, conflict("the container is %s", c.Phase)
 	})
 }
 
 // Undrain opens a draining container again.
 func (m *Memory) Undrain(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
-	return m.changeContainer(ctx, by, id, bootID, "undraining", func(c *Container, _ time.Time) (bool, error) {
+	return m.changeContainer(ctx, by, id, bootID, "undraining", func(c *Container, _ time.Time) (effect, error) {
 		if err := m.asLeader(by); err != nil {
-			return false, err
+			return unchanged, err
 		}
-		switch c.Phase {
-		case ContainerReady:
-			return false, nil
-		case Draining:
+		switch {
+		case c.Phase == ContainerReady:
+			return unchanged, nil
+		case c.Closing:
+			return unchanged, conflict("the container is closing by itself")
+		case c.Phase == Draining:
 			c.Phase = ContainerReady
-			return true, nil
+			return news, nil
 		}
-		return false, conflict("the container is %s", c.Phase)
+		return unchanged, conflict("the container is %s", c.Phase)
 	})
 }
 
 // BeginStop is the point of no return.
 func (m *Memory) BeginStop(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
-	return m.changeContainer(ctx, by, id, bootID, "stopping", func(c *Container, _ time.Time) (bool, error) {
+	return m.changeContainer(ctx, by, id, bootID, "stopping", func(c *Container, _ time.Time) (effect, error) {
 		if err := m.asLeader(by); err != nil {
-			return false, err
+			return unchanged, err
 		}
 		switch {
 		case c.Phase == Stopping:
-			return false, nil
+			return unchanged, nil
 		case c.Phase != Draining:
-			return false, conflict("the container is %s", c.Phase)
+			return unchanged, conflict("the container is %s", c.Phase)
 		case c.DrainAck != c.DrainSeq:
-			return false, conflict("the order to drain is %d, acknowledged is %d", c.DrainSeq, c.DrainAck)
+			return unchanged, conflict("the order to drain is %d, acknowledged is %d", c.DrainSeq, c.DrainAck)
 		case c.Used() > 0:
-			return false, conflict("%d slots are taken", c.Used())
+			return unchanged, conflict("%d slots are taken", c.Used())
 		}
 		c.Phase = Stopping
-		return true, nil
+		return news, nil
 	})
 }
 
 // MarkGone records that the container is no more.
 func (m *Memory) MarkGone(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
-	return m.changeContainer(ctx, by, id, bootID, "marking as gone", func(c *Container, now time.Time) (bool, error) {
+	return m.changeContainer(ctx, by, id, bootID, "marking as gone", func(c *Container, now time.Time) (effect, error) {
 		if err := m.asLeader(by); err != nil {
-			return false, err
+			return unchanged, err
 		}
 		if c.Phase == Gone {
-			return false, nil
+			return unchanged, nil
 		}
 		c.Phase = Gone
 		c.Slots = nil
 		m.containers[id].keptUntil = now.Add(GoneKept)
 		m.keep(now.Add(GoneKept), now)
-		return true, nil
+		return news, nil
 	})
 }
 
 // changeContainer runs change on a copy of the container in the life that is named, and
 // stores it if change says so.
 func (m *Memory) changeContainer(
-	ctx context.Context, by Authority, id, bootID, verb string, change func(c *Container, now time.Time) (bool, error),
+	ctx context.Context, by Authority, id, bootID, verb string, change func(c *Container, now time.Time) (effect, error),
 ) (*Container, error) {
 	var got *Container
 	err := m.write(ctx, func(now time.Time) error {
@@ -210,25 +223,43 @@ func (m *Memory) changeContainer(
 			return conflict("the container lives as %s, not as %s", old.BootID, bootID)
 		}
 		c := *old.Container
-		write, err := change(&c, now)
+		did, err := change(&c, now)
 		if err != nil {
 			return err
 		}
-		if !write {
-			got = old.Container
-			return nil
-		}
-		m.putContainer(&c, m.stamp())
 		got = &c
+		switch did {
+		case unchanged:
+			got = old.Container
+		case quiet:
+			m.keepContainer(&c, m.stamp())
+		case news:
+			m.putContainer(&c, m.stamp())
+		}
 		return nil
 	})
 	return containerOrError(got, err, verb, id)
 }
 
-// putContainer stores a record that nobody changes any more, and hints at it.
-func (m *Memory) putContainer(c *Container, rev int64) {
+// effect is what a change of a record amounts to. Quiet changes leave no hint: they are
+// frequent, nobody waits for them, and the relist carries them.
+type effect int
+
+const (
+	unchanged effect = iota
+	quiet
+	news
+)
+
+// keepContainer stores a record that nobody changes any more.
+func (m *Memory) keepContainer(c *Container, rev int64) {
 	c.Rev = rev
 	m.containers[c.ID].Container = c
+}
+
+// putContainer stores a record that nobody changes any more, and hints at it.
+func (m *Memory) putContainer(c *Container, rev int64) {
+	m.keepContainer(c, rev)
 	m.hint(Hint{Kind: KindContainer, ID: c.ID, Rev: rev})
 }
 

@@ -245,7 +245,7 @@ func (m *Memory) Touch(ctx context.Context, by Authority, activities []Activity)
 			}
 			s := *old.Session
 			if touch(&s, a, now) {
-				m.putSession(&s, m.stamp(), now)
+				m.keepSession(&s, m.stamp(), now)
 			}
 		}
 		return nil
@@ -310,7 +310,7 @@ func (m *Memory) Wait(ctx context.Context, by Authority, ids []string, more time
 			}
 			s := *old.Session
 			s.Waited += more.Truncate(time.Millisecond)
-			m.putSession(&s, m.stamp(), now)
+			m.keepSession(&s, m.stamp(), now)
 		}
 		return nil
 	})
@@ -358,6 +358,12 @@ func (m *Memory) changeSession(
 
 // putSession stores a record that nobody changes any more, and hints at it.
 func (m *Memory) putSession(s *Session, rev int64, now time.Time) {
+	m.keepSession(s, rev, now)
+	m.hint(Hint{Kind: KindSession, ID: s.ID, Rev: rev})
+}
+
+// keepSession stores a record that nobody changes any more.
+func (m *Memory) keepSession(s *Session, rev int64, now time.Time) {
 	s.Rev = rev
 	kept := m.sessions[s.ID]
 	kept.Session = s
@@ -366,7 +372,6 @@ func (m *Memory) putSession(s *Session, rev int64, now time.Time) {
 		kept.keptUntil = endedUntil(now, s.Deadline)
 		m.keep(kept.keptUntil, now)
 	}
-	m.hint(Hint{Kind: KindSession, ID: s.ID, Rev: rev})
 }
 
 // endedUntil is when a session that ended now, with that deadline, may be forgotten.

@@ -217,9 +217,10 @@ func (m *Mirror) read(ctx context.Context, sessions, containers, launches []stri
 
 // advance notes a good read now, carrying the store's clock forward. Callers hold mu.
 func (m *Mirror) advance(now time.Time) {
-	if !m.readAt.IsZero() {
-		m.storeTime = m.storeTime.Add(now.Sub(m.readAt))
+	if m.readAt.IsZero() {
+		return // the store's clock is not known before the first index
 	}
+	m.storeTime = m.storeTime.Add(now.Sub(m.readAt))
 	m.readAt = now
 }
 

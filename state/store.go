@@ -92,12 +92,13 @@ type Sessions interface {
 	// container named, once that is gone). Repeated, it changes nothing.
 	Release(ctx context.Context, by Authority, container, id string) error
 	// Touch records what an owner's container reports of its clients. Entries for sessions
-	// not bound to that container under that BindRev are skipped.
+	// not bound to that container under that BindRev are skipped. It leaves no hint.
 	Touch(ctx context.Context, by Authority, activities []Activity) error
 	// Amend changes what a requester may change after admission: the deadline, keepAlive, and
 	// with them the spec text. Leader only; live sessions only.
 	Amend(ctx context.Context, by Authority, a Amendment) (*Session, error)
-	// Wait adds to the time that pending sessions have waited under a held lease (leader).
+	// Wait adds to the time that pending sessions have waited under a held lease (leader). It
+	// leaves no hint.
 	Wait(ctx context.Context, by Authority, ids []string, more time.Duration) error
 }
 
@@ -164,13 +165,14 @@ type Containers interface {
 	// to that for the leader to end. ErrConflict if the container is stopping or gone.
 	Register(ctx context.Context, r Registration) (*Container, error)
 	// Report records a container's report and renews its owner's lease. A container that is
-	// pending_verification becomes ready if report.Addr is set. ErrConflict under another BootID.
+	// pending_verification becomes ready if report.Addr is set. ErrConflict under another
+	// BootID. A punctual report that tells nothing new but health leaves no hint: relists
+	// carry it.
 	Report(ctx context.Context, by Authority, report Report) (*Container, error)
 	// Disown gives up the ownership of a link (ownerUntil = now).
 	Disown(ctx context.Context, by Authority) error
-	// Drain closes binding (pending_verification or ready → draining, drainSeq + 1; leader, or
-	// owner when the container itself asks, which also sets Closing). On a draining container
-	// it changes nothing else.
+	// Drain closes binding (ready → draining, drainSeq + 1; leader, or owner when the container
+	// itself asks, which also sets Closing). On a draining container it changes nothing else.
 	Drain(ctx context.Context, by Authority, id, bootID string) (*Container, error)
 	// Undrain opens it again (draining → ready; leader). ErrConflict if it is Closing.
 	Undrain(ctx context.Context, by Authority, id, bootID string) (*Container, error)

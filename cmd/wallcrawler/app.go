@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wallcrawler/wallcrawler/api"
@@ -119,6 +120,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 	fleet := ecs.New(o.fleet)
 
 	o.redis.Log, o.redis.Metrics = o.log, registry
+	redis.SetLogger(redisLog{o.log}) // the library's own would write to stderr, past every format
 	store, err := openStore(ctx, o.redis, o.log)
 	if err != nil {
 		return nil, err
@@ -146,7 +148,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Store: store, Mirror: s.mirror, Tokens: o.tokens, Keys: o.keys, ContainerKeys: o.containerKeys,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry,
-		Tasks: func() any { v, _ := listTasks(context.Background(), fleet); return v },
+		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
 		Plan:  func(ctx context.Context) (any, error) { return s.controller.Explain(ctx) },
 	})
 	if err != nil {
@@ -209,6 +211,15 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
+// redisLog passes what the Redis library says of its connections to our log. Each call's
+// error comes back to its caller besides.
+type redisLog struct{ log *slog.Logger }
+
+// Printf implements the library's logger.
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis library", "says", fmt.Sprintf(format, v...))
+}
+
 // relayDoor lets clients that the API has let in through to the relay.
 type relayDoor struct{ relay *proxy.Relay }
 
@@ -238,7 +249,8 @@ type taskView struct {
 func listTasks(ctx context.Context, fleet state.Fleet) ([]taskView, error) {
 	tasks, err := fleet.List(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &state.Refusal{Err: state.ErrUnavailable, Message: "ECS could not be listed: " + err.Error(),
+			Hint: "check the cluster's name, the region and this service's permissions", RetryAfter: 5 * time.Second}
 	}
 	views := make([]taskView, 0, len(tasks))
 	for _, t := range tasks {

@@ -25,18 +25,16 @@ func newContainer() *cobra.Command {
 					ID, Phase, Addr, Owner string
 					Used, MaxSessions      int
 					SeenAt                 time.Time
-					Health                 struct {
-						CPU, Memory float64
-						Warm        int
-					}
+					Warm                   int
+					CPU, Memory            float64
 				}
 				if err := json.Unmarshal(raw, &all); err != nil {
 					return nil, err
 				}
 				rows := [][]string{{"ID", "PHASE", "ADDRESS", "USED", "WARM", "CPU", "MEMORY", "SEEN", "OWNER"}}
 				for _, c := range all {
-					rows = append(rows, []string{c.ID, c.Phase, c.Addr, fmt.Sprintf("%d/%d", c.Used, c.MaxSessions), fmt.Sprint(c.Health.Warm),
-						percent(c.Health.CPU), percent(c.Health.Memory), age(c.SeenAt), c.Owner})
+					rows = append(rows, []string{c.ID, c.Phase, c.Addr, fmt.Sprintf("%d/%d", c.Used, c.MaxSessions), fmt.Sprint(c.Warm),
+						percent(c.CPU), percent(c.Memory), age(c.SeenAt), c.Owner})
 				}
 				return rows, nil
 			})

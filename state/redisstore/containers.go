@@ -45,7 +45,7 @@ func (s *Store) Report(ctx context.Context, by state.Authority, report state.Rep
 	return s.container(ctx, "reporting", call{
 		script: "report", by: by, container: by.Container,
 		args: []any{report.BootID, report.Addr, report.TaskARN, report.DrainAck, string(health),
-			state.OwnerLease.Milliseconds()},
+			state.OwnerLease.Milliseconds(), state.ReportLate.Milliseconds()},
 	})
 }
 

@@ -247,6 +247,19 @@ func testDraining(t *testing.T, w *world) {
 	_, err = w.store.End(w.ctx, owner, state.End{Session: "s1", BindRev: s.BindRev, Reason: state.Released, Confirmed: true})
 	w.ok(err)
 
+	// Asked for by the container itself, a drain cannot be taken back.
+	other := w.hosting("c2", 1)
+	closing, err := w.store.Drain(w.ctx, other, "c2", boot)
+	w.ok(err)
+	if !closing.Closing || closing.Phase != state.Draining {
+		t.Fatalf("its own drain left %+v", closing)
+	}
+	_, err = w.store.Undrain(w.ctx, w.lead(), "c2", boot)
+	w.is(err, state.ErrConflict)
+	if again.Closing {
+		t.Fatal("a container that was ordered to drain is closing by itself")
+	}
+
 	// Undrained and drained anew, the old acknowledgement is worth nothing.
 	_, err = w.store.Undrain(w.ctx, w.lead(), "c1", boot)
 	w.ok(err)

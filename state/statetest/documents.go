@@ -306,10 +306,18 @@ func testHints(t *testing.T, w *world) {
 	w.ok(err)
 	v.hears(state.KindSession, "s1", s.Rev)
 	w.ok(w.store.Touch(w.ctx, owner, []state.Activity{{Session: "s1", BindRev: s.BindRev, Attached: 1}}))
-	v.hears(state.KindSession, "s1", w.session("s1").Rev)
+	quiet := w.session("s1")
+	report, err := w.store.Report(w.ctx, owner, state.Report{BootID: boot, Health: state.Health{CPU: 0.5}})
+	w.ok(err)
 	l, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "l1", Input: []byte(`{}`)})
 	w.ok(err)
 	v.hears(state.KindLaunch, "l1", l.Rev)
+	// Hints come in order: what was to be quiet before this one was.
+	for _, h := range v.got {
+		if h.Rev == quiet.Rev || h.Rev == report.Rev {
+			w.t.Errorf("activity and punctual reports are for relists, but were hinted at: %v", h)
+		}
+	}
 	l, err = w.store.UpdateLaunch(w.ctx, w.lead(), "l1", state.LaunchUpdate{Tries: 1})
 	w.ok(err)
 	v.hears(state.KindLaunch, "l1", l.Rev)

@@ -46,15 +46,24 @@ end
 local function sessionRecord() return ok(redis.call('HGETALL', SESSION)) end
 local function containerRecord() return ok(redis.call('HGETALL', CONTAINER), redis.call('SMEMBERS', SLOTS)) end
 
-local function saveSession(key, id, ...)
+-- keepSession and keepContainer leave no hint: for what is frequent and nobody waits for.
+local function keepSession(key, id, ...)
   redis.call('HSET', key, 'rev', stamp(), ...)
   redis.call('ZADD', SESSIONS, stamp(), id)
+end
+
+local function keepContainer(...)
+  redis.call('HSET', CONTAINER, 'rev', stamp(), ...)
+  redis.call('ZADD', CONTAINERS, stamp(), containerID)
+end
+
+local function saveSession(key, id, ...)
+  keepSession(key, id, ...)
   hint('session', id)
 end
 
 local function saveContainer(...)
-  redis.call('HSET', CONTAINER, 'rev', stamp(), ...)
-  redis.call('ZADD', CONTAINERS, stamp(), containerID)
+  keepContainer(...)
   hint('container', containerID)
 end
 

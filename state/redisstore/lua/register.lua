@@ -8,7 +8,7 @@ if c[2] ~= ARGV[8] then
   redis.call('DEL', SLOTS)
   redis.call('ZREM', LEAVING, 'container ' .. containerID)
   redis.call('HSET', CONTAINER, 'launch', ARGV[7], 'bootId', ARGV[8], 'protocol', ARGV[9], 'maxSessions', ARGV[10],
-    'phase', 'pending_verification', 'addr', '', 'drainSeq', c[4] or '0', 'drainAck', '0', 'health', '',
+    'phase', 'pending_verification', 'addr', '', 'drainSeq', c[4] or '0', 'drainAck', '0', 'closing', '0', 'health', '',
     'registeredAt', text(now))
 end
 saveContainer('claimed', ARGV[11], 'owner', ARGV[12], 'ownerSeq', text(tonumber(c[3] or '0') + 1),

@@ -28,7 +28,7 @@ for i = 10, #KEYS do
       local till = now + tonumber(ARGV[at + 5])
       if grace == '' or math.abs(till - tonumber(grace)) >= grain then change('graceUntil', text(till)) end
     end
-    if #changes > 0 then saveSession(KEYS[i], id, unpack(changes)) end
+    if #changes > 0 then keepSession(KEYS[i], id, unpack(changes)) end
   end
 end
 return ok()

@@ -7,7 +7,7 @@ if bad then return bad end
 for i = 10, #KEYS do
   local was = redis.call('HMGET', KEYS[i], 'phase', 'waited')
   if was[1] == 'pending' then
-    saveSession(KEYS[i], ARGV[i - 2], 'waited', text(tonumber(was[2] or '0') + tonumber(ARGV[7])))
+    keepSession(KEYS[i], ARGV[i - 2], 'waited', text(tonumber(was[2] or '0') + tonumber(ARGV[7])))
   end
 end
 return ok()
