@@ -79,22 +79,45 @@ func SetField(text []byte, field string, value any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding field %s: %w", field, err)
 	}
+	return splice(text, field, encoded)
+}
+
+// SetIn sets a field of the object that is text's top-level field outer, as SetField does. An
+// outer that is missing or no object becomes one.
+func SetIn(text []byte, outer, field string, value any) ([]byte, error) {
+	_, start, end, err := findField(text, outer)
+	if err != nil {
+		return nil, err
+	}
+	inner := []byte("{}")
+	if start >= 0 && text[start] == '{' {
+		inner = text[start:end]
+	}
+	if inner, err = SetField(inner, field, value); err != nil {
+		return nil, err
+	}
+	return splice(text, outer, inner)
+}
+
+// findField tells whether text, a JSON object, has any field, and where the last value of the
+// named one stands; start is -1 if there is none, and end then that of the object's content.
+func findField(text []byte, field string) (empty bool, start, end int, err error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	open, err := dec.Token()
 	if err != nil || open != json.Delim('{') {
-		return nil, errors.New("not a JSON object")
+		return false, 0, 0, errors.New("not a JSON object")
 	}
-	start, end := -1, -1
-	empty := true
+	start, end = -1, -1
+	empty = true
 	for dec.More() {
 		empty = false
 		key, err := dec.Token()
 		if err != nil {
-			return nil, fmt.Errorf("reading the document: %w", err)
+			return false, 0, 0, fmt.Errorf("reading the document: %w", err)
 		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("reading the document: %w", err)
+			return false, 0, 0, fmt.Errorf("reading the document: %w", err)
 		}
 		if key == field {
 			end = int(dec.InputOffset())
@@ -102,7 +125,19 @@ func SetField(text []byte, field string, value any) ([]byte, error) {
 		}
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("reading the document: %w", err)
+		return false, 0, 0, fmt.Errorf("reading the document: %w", err)
+	}
+	if start < 0 {
+		end = int(dec.InputOffset()) - 1
+	}
+	return empty, start, end, nil
+}
+
+// splice puts a value, which is JSON, in a field's place.
+func splice(text []byte, field string, encoded []byte) ([]byte, error) {
+	empty, start, end, err := findField(text, field)
+	if err != nil {
+		return nil, err
 	}
 	var out bytes.Buffer
 	if start >= 0 {
@@ -111,7 +146,7 @@ func SetField(text []byte, field string, value any) ([]byte, error) {
 		out.Write(text[end:])
 		return out.Bytes(), nil
 	}
-	closing := int(dec.InputOffset()) - 1
+	closing := end
 	name, _ := json.Marshal(field)
 	out.Write(bytes.TrimRight(text[:closing], " \t\r\n"))
 	if !empty {

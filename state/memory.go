@@ -55,6 +55,7 @@ type Memory struct {
 	launches   map[string]*Launch
 	forgetAt   time.Time // the first moment at which a record may be forgotten; zero: none
 	documents  map[string]memoryDocument
+	shown      memoryShown
 	notified   bool // foreign writes of documents are hinted at
 	watchers   map[*memoryWatcher]struct{}
 }
@@ -95,6 +96,7 @@ func (m *Memory) clear() {
 	m.containers = map[string]*memoryContainer{}
 	m.launches = map[string]*Launch{}
 	m.documents = map[string]memoryDocument{}
+	m.shown = memoryShown{noted: map[string]map[string]struct{}{}, health: map[string]memoryText{}}
 	m.forgetAt = time.Time{}
 }
 

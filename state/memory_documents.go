@@ -169,8 +169,14 @@ func (m *Memory) CreateDocument(ctx context.Context, id string, text []byte, ttl
 
 // EditDocument replaces the text by what edit makes of it.
 func (m *Memory) EditDocument(ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error)) error {
+	return m.editDocument(ctx, id, ttl, true, edit)
+}
+
+func (m *Memory) editDocument(
+	ctx context.Context, id string, ttl time.Duration, hinted bool, edit func(text []byte) ([]byte, error),
+) error {
 	for range editTries {
-		done, err := m.tryEdit(ctx, id, ttl, edit)
+		done, err := m.tryEdit(ctx, id, ttl, hinted, edit)
 		if err != nil {
 			return fmt.Errorf("editing document %s: %w", id, err)
 		}
@@ -183,7 +189,7 @@ func (m *Memory) EditDocument(ctx context.Context, id string, ttl time.Duration,
 
 // tryEdit reads, edits outside the lock, and writes if nobody was quicker.
 func (m *Memory) tryEdit(
-	ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error),
+	ctx context.Context, id string, ttl time.Duration, hinted bool, edit func(text []byte) ([]byte, error),
 ) (bool, error) {
 	var before memoryDocument
 	err := m.read(ctx, func(time.Time) error {
@@ -221,7 +227,11 @@ func (m *Memory) tryEdit(
 			current.until = now.Add(ttl)
 		}
 		m.documents[id] = current
-		m.hint(Hint{Kind: KindDocument, ID: id})
+		if hinted {
+			m.hint(Hint{Kind: KindDocument, ID: id})
+		} else {
+			m.notify(id) // as a server does whoever wrote
+		}
 		done = true
 		return nil
 	})

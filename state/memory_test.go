@@ -3,6 +3,7 @@ package state_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -39,10 +40,27 @@ func TestMemory(t *testing.T) {
 				m.NotifyDocuments(notified)
 				return statetest.Harness{
 					Store: m, Set: m.SetDocument, Delete: m.DeleteDocument, Spoil: m.SpoilDocument,
-					Wipe: m.Wipe, Advance: c.advance, Notified: notified,
+					Foreign: foreign(m),
+					Wipe:    m.Wipe, Advance: c.advance, Notified: notified,
 				}
 			})
 		})
+	}
+}
+
+func foreign(m *state.Memory) statetest.Foreign {
+	return statetest.Foreign{
+		Desire: m.SetPoolDesired, Undesire: m.DeletePoolDesired, SpoilDesired: m.SpoilPoolDesired, NoteV1: m.NoteV1,
+		Read: func(key string) (string, time.Duration) {
+			if key == "pool:state" {
+				return m.ShownPool(), 0
+			}
+			if id, ok := strings.CutPrefix(key, "session:"); ok {
+				d, _ := m.Document(context.Background(), id)
+				return string(d.Text), d.TTL
+			}
+			return m.ShownHealth(strings.TrimSuffix(strings.TrimPrefix(key, "container:"), ":health"))
+		},
 	}
 }
 

@@ -24,6 +24,10 @@ type Store interface {
 	Launches
 	Lease
 	Source
+	Pools
+	Shown
+	V1Notes
+	Events
 	// Ping tells whether the store answers.
 	Ping(ctx context.Context) error
 	// Close lets go of connections. It ends no session.
@@ -248,6 +252,7 @@ const (
 	KindContainer Kind = "container"
 	KindLaunch    Kind = "launch"
 	KindFleet     Kind = "fleet" // look at the tasks; ID is a task ARN or empty
+	KindPool      Kind = "pool"  // look at pool:desired; ID is empty
 	KindAll       Kind = "all"   // something was missed: look at everything
 )
 

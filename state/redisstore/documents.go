@@ -164,8 +164,19 @@ func (s *Store) createDocument(ctx context.Context, id string, text []byte, ttl 
 func (s *Store) EditDocument(
 	ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error),
 ) error {
+	return s.editDocument(ctx, id, ttl, true, edit)
+}
+
+// AnnotateDocument is EditDocument without a hint.
+func (s *Store) AnnotateDocument(ctx context.Context, id string, edit func(text []byte) ([]byte, error)) error {
+	return s.editDocument(ctx, id, 0, false, edit)
+}
+
+func (s *Store) editDocument(
+	ctx context.Context, id string, ttl time.Duration, hinted bool, edit func(text []byte) ([]byte, error),
+) error {
 	for try := range editTries {
-		err := s.tryEdit(ctx, id, ttl, edit)
+		err := s.tryEdit(ctx, id, ttl, hinted, edit)
 		if err == nil {
 			return nil
 		}
@@ -183,7 +194,7 @@ func (s *Store) EditDocument(
 
 // tryEdit reads, edits, and writes if nobody was quicker, else errChanged.
 func (s *Store) tryEdit(
-	ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error),
+	ctx context.Context, id string, ttl time.Duration, hinted bool, edit func(text []byte) ([]byte, error),
 ) error {
 	before, err := s.client.Get(ctx, document(id)).Bytes()
 	switch {
@@ -207,13 +218,13 @@ func (s *Store) tryEdit(
 	}
 	hint := state.Hint{Kind: state.KindDocument, ID: id}
 	names := []string{document(id)}
-	if s.cluster == nil {
+	if hinted && s.cluster == nil {
 		names = append(names, s.keys.wake)
 	}
 	if _, err := s.eval(ctx, "document_swap", names, before, after, ms, hintLine(hint)); err != nil {
 		return err
 	}
-	if s.cluster != nil {
+	if hinted && s.cluster != nil {
 		return s.Wake(ctx, hint)
 	}
 	return nil

@@ -9,6 +9,19 @@ const documentPrefix = "session:"
 // deploymentKey (string) holds the name of the one deployment that this Redis serves.
 const deploymentKey = "wallcrawler:deployment"
 
+// The keys that others know beside the documents.
+const (
+	desiredKey   = "pool:desired" // string of JSON: an operator's wishes about the pool, which we only read
+	poolStateKey = "pool:state"   // string of JSON: how the pool stands, written by the leader
+)
+
+// healthKey (string of JSON, 60 s) shows the health of a container.
+func healthKey(id string) string { return "container:" + id + ":health" }
+
+// notesKey (hash) holds what a v1 container notes of its sessions. It writes it; we remove
+// what it leaves behind.
+func notesKey(id string) string { return "container:" + id + ":sessions" }
+
 // keys names every key of one deployment. The braces are literal: they put all control keys
 // into one slot of a cluster, so that one script may change several of them.
 type keys struct {
@@ -22,6 +35,8 @@ type keys struct {
 	sessions    string // zset id → rev: the index of sessions
 	containers  string // zset id → rev: the index of containers
 	launches    string // zset id → rev: the index of launches
+	pool        string // hash: what one leader leaves to the next about the pool
+	events      string // stream, capped: what happened and why, for people
 	leaving     string // zset "session id" or "container id" → ms at which it leaves its index
 }
 
@@ -30,7 +45,7 @@ func newKeys(deployment string) keys {
 	return keys{
 		prefix: p, seq: p + "seq", epoch: p + "epoch", leader: p + "leader", incarnation: p + "incarnation",
 		wake: p + "wake", sessions: p + "sessions", containers: p + "containers", launches: p + "launches",
-		leaving: p + "leaving",
+		leaving: p + "leaving", pool: p + "pool", events: p + "events",
 	}
 }
 

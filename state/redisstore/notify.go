@@ -144,14 +144,14 @@ func (s *Store) listen(ctx context.Context, node *redis.Client, in *inbox) error
 		return err
 	}
 	channel := "__keyspace@" + strconv.Itoa(s.db) + "__:"
-	sub := node.PSubscribe(ctx, channel+documentPrefix+"*", channel+probe)
+	sub := node.PSubscribe(ctx, channel+documentPrefix+"*", channel+desiredKey, channel+probe)
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer func() {
 		if stop() {
 			_ = sub.Close()
 		}
 	}()
-	if err := subscribed(ctx, sub, 2); err != nil {
+	if err := subscribed(ctx, sub, 3); err != nil {
 		var reply redis.Error
 		if errors.As(err, &reply) {
 			// Not allowed here, and it will not be: the relist does it alone.
@@ -206,6 +206,10 @@ func (s *Store) listen(ctx context.Context, node *redis.Client, in *inbox) error
 		if key == probe {
 			heard = time.Now()
 			in.setNotified(addr, true)
+			continue
+		}
+		if key == desiredKey {
+			in.add(state.Hint{Kind: state.KindPool})
 			continue
 		}
 		if id, ok := documentID(key); ok && state.ValidID(id) {

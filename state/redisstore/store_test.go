@@ -242,6 +242,27 @@ func harness(t *testing.T, o redisstore.Options) statetest.Harness {
 			must(t, foreign.Del(ctx, "session:"+id).Err())
 			must(t, foreign.HSet(ctx, "session:"+id, "a", "1").Err())
 		},
+		Foreign: statetest.Foreign{
+			Desire:   func(text string, ttl time.Duration) { must(t, foreign.Set(ctx, "pool:desired", text, ttl).Err()) },
+			Undesire: func() { must(t, foreign.Del(ctx, "pool:desired").Err()) },
+			SpoilDesired: func() {
+				must(t, foreign.Del(ctx, "pool:desired").Err())
+				must(t, foreign.HSet(ctx, "pool:desired", "a", "1").Err())
+			},
+			NoteV1: func(container, session string) {
+				must(t, foreign.HSet(ctx, "container:"+container+":sessions", session, `{"userId":"u","createdAt":1}`).Err())
+			},
+			Read: func(key string) (string, time.Duration) {
+				text, err := foreign.Get(ctx, key).Result()
+				if errors.Is(err, redis.Nil) {
+					return "", 0
+				}
+				must(t, err)
+				ttl, err := foreign.PTTL(ctx, key).Result()
+				must(t, err)
+				return text, max(0, ttl)
+			},
+		},
 		Wipe: func() {
 			if c, ok := foreign.(*redis.ClusterClient); ok {
 				must(t, c.ForEachMaster(ctx, func(ctx context.Context, m *redis.Client) error { return m.FlushAll(ctx).Err() }))

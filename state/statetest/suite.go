@@ -21,9 +21,20 @@ type Harness struct {
 	Delete func(id string)
 	Spoil  func(id string) // puts something that is no string in a document's place
 
+	Foreign Foreign // what others do beside documents
+
 	Wipe     func()                // loses everything; nil: cannot
 	Advance  func(d time.Duration) // moves the store's clock and its TTLs; nil: cannot
 	Notified bool                  // the foreign writer's changes are hinted at
+}
+
+// Foreign is what others write and read beside documents.
+type Foreign struct {
+	Desire       func(text string, ttl time.Duration)                  // writes pool:desired; zero ttl: none
+	Undesire     func()                                                // removes it
+	SpoilDesired func()                                                // puts something that is no string in its place
+	NoteV1       func(container, session string)                       // as a v1 container does
+	Read         func(key string) (text string, remains time.Duration) // documents, pool:state, container:{id}:health; empty: none
 }
 
 // Run runs the suite. open gives an empty store each time and cleans up after the test.
@@ -53,6 +64,13 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"documents", testDocuments},
 		{"document edits", testEdits},
 		{"poisoned documents", testPoison},
+		{"Lambdas' edits", testLambdas},
+		{"desired pool", testPoolDesired},
+		{"notes of the pool", testPoolNotes},
+		{"shown to others", testShown},
+		{"quiet annotations", testAnnotationsAreQuiet},
+		{"notes of v1 containers", testV1Notes},
+		{"events", testEvents},
 		{"index", testIndex},
 		{"hints", testHints},
 		{"notifications", testNotifications},

@@ -1,0 +1,73 @@
+package statetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// rounds of the Lambdas' edits against ours.
+const lambdaRounds = 1000
+
+// testLambdas replays what a Lambda does: it reads the document, parses it, changes a field
+// and writes the whole back, without looking whether anybody was there in between. That may
+// undo an edit of ours, which we then make again. Ours must never undo one of theirs.
+func testLambdas(t *testing.T, w *world) {
+	w.Set("s1", `{"sessionId":"s1","status":"pending","foreign":0,"list":[],"big":9007199254740993}`, time.Hour)
+	done := make(chan struct{})
+	var ours sync.WaitGroup
+	edit := func(change func(n int) error) {
+		ours.Go(func() {
+			for n := 1; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := change(n); err != nil && !errors.Is(err, state.ErrConflict) {
+					t.Errorf("edit %d: %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	edit(func(n int) error {
+		return w.store.AnnotateDocument(w.ctx, "s1", set("lastActivity", fmt.Sprintf("t%d", n)))
+	})
+	edit(func(n int) error {
+		return w.store.EditDocument(w.ctx, "s1", 0, set("status", []string{"ready", "ended"}[n%2]))
+	})
+	for n := 1; n <= lambdaRounds; n++ {
+		// Read, modify, write: JSON.parse and JSON.stringify, with the time to live that is left.
+		var fields map[string]json.RawMessage
+		text, ttl := w.Foreign.Read("session:s1")
+		if err := json.Unmarshal([]byte(text), &fields); err != nil {
+			t.Errorf("round %d: %q: %v", n, text, err)
+			break
+		}
+		if got := string(fields["foreign"]); got != fmt.Sprint(n-1) {
+			t.Errorf("round %d finds %s of the round before: its edit was lost", n, got)
+			break
+		}
+		if string(fields["list"]) != "[]" || string(fields["big"]) != "9007199254740993" || ttl <= 0 {
+			t.Errorf("round %d finds %s for %v", n, text, ttl)
+			break
+		}
+		fields["foreign"] = json.RawMessage(fmt.Sprint(n))
+		written, err := json.Marshal(fields)
+		w.ok(err)
+		w.Set("s1", string(written), ttl)
+	}
+	close(done)
+	ours.Wait()
+	doc := w.document("s1")
+	var last struct{ Foreign int }
+	if err := json.Unmarshal(doc.Text, &last); err != nil || last.Foreign != lambdaRounds && !t.Failed() {
+		t.Errorf("at last %s, %v", doc.Text, err)
+	}
+}
