@@ -81,6 +81,20 @@ func (k *ContainerKeys) Verify(container, token string) error {
 	return state.ErrUnauthorized
 }
 
+// knowsKeyOf tells whether the key that a token names is known, or the token names none.
+func (k *ContainerKeys) knowsKeyOf(token string) bool {
+	parts := strings.SplitN(token, ".", 3)
+	if len(token) > maxContainerToken || len(parts) != 3 || parts[0] != containerTokenPrefix {
+		return true
+	}
+	for _, key := range k.keys {
+		if key.id == parts[1] {
+			return true
+		}
+	}
+	return false
+}
+
 // LinkSecret gives what proves a replica to one life of a container: the container learns it
 // when it registers, every replica can make it again.
 func (k *ContainerKeys) LinkSecret(container, bootID string) string {

@@ -1,9 +1,11 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -44,6 +46,47 @@ func ParseKeys(text string) ([]Key, error) {
 			}
 			key = Key{Key: Secret(rest), Name: name}
 		}
+		if err := key.check(); err != nil {
+			return nil, fmt.Errorf("API key %d: %w", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// ParseKeyList reads keys as a stored secret holds them: a JSON object {"API_KEYS": …} whose
+// value is a list of texts, or a text that holds such a list as JSON; or the list alone. The
+// texts are keys as they are, without names. Anything else is read by ParseKeys.
+func ParseKeyList(text Secret) ([]Key, error) {
+	raw := bytes.TrimSpace([]byte(text))
+	if len(raw) == 0 {
+		return nil, errors.New("the secret holds no API keys")
+	}
+	if raw[0] != '{' && raw[0] != '[' {
+		return ParseKeys(string(raw))
+	}
+	wrong := errors.New(`the secret must be JSON like {"API_KEYS":["…","…"]}`)
+	if raw[0] == '{' {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(raw, &object) != nil || object["API_KEYS"] == nil {
+			return nil, wrong
+		}
+		raw = object["API_KEYS"]
+		var inner string
+		if json.Unmarshal(raw, &inner) == nil {
+			raw = []byte(inner)
+		}
+	}
+	var list []*string
+	if json.Unmarshal(raw, &list) != nil || list == nil {
+		return nil, wrong
+	}
+	keys := make([]Key, 0, len(list))
+	for i, entry := range list {
+		if entry == nil {
+			return nil, wrong
+		}
+		key := Key{Key: Secret(strings.TrimSpace(*entry))}
 		if err := key.check(); err != nil {
 			return nil, fmt.Errorf("API key %d: %w", i+1, err)
 		}
