@@ -46,6 +46,7 @@ type Container struct {
 	Owner      string // the replica that holds its link
 	OwnerSeq   int64  // raised by each change of owner
 	OwnerUntil time.Time
+	LetGo      bool // the owner has given the link up: nobody need ask whether it is alive
 
 	Claimed Claim // what its registration said; only ever compared
 

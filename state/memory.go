@@ -56,6 +56,7 @@ type Memory struct {
 	forgetAt   time.Time // the first moment at which a record may be forgotten; zero: none
 	documents  map[string]memoryDocument
 	shown      memoryShown
+	claims     memoryClaims
 	notified   bool // foreign writes of documents are hinted at
 	watchers   map[*memoryWatcher]struct{}
 }
@@ -97,6 +98,7 @@ func (m *Memory) clear() {
 	m.launches = map[string]*Launch{}
 	m.documents = map[string]memoryDocument{}
 	m.shown = memoryShown{noted: map[string]map[string]struct{}{}, health: map[string]memoryText{}}
+	m.claims = memoryClaims{replicas: map[string]Replica{}}
 	m.forgetAt = time.Time{}
 }
 

@@ -24,13 +24,12 @@ func (m *Memory) Container(ctx context.Context, id string) (*Container, error) {
 func (m *Memory) Register(ctx context.Context, r Registration) (*Container, error) {
 	var got *Container
 	err := m.write(ctx, func(now time.Time) error {
-		if !ValidID(r.ID) || r.BootID == "" || r.Owner == "" || r.MaxSessions < 1 {
+		if !ValidID(r.ID) || r.BootID == "" || r.Owner == "" || r.MaxSessions < 1 || !r.Dialect.Known() {
 			return fmt.Errorf("%w: id, life, owner and number of slots are wanted", ErrInvalid)
 		}
 		old, ok := m.containers[r.ID]
 		if !ok {
 			old = &memoryContainer{Container: &Container{ID: r.ID}}
-			m.containers[r.ID] = old
 		} else if old.Phase == Stopping || old.Phase == Gone {
 			return conflict("the container is %s", old.Phase)
 		}
@@ -41,12 +40,16 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant,
 				DrainSeq: c.DrainSeq, OwnerSeq: c.OwnerSeq, RegisteredAt: now,
 			}
+			if err := m.takeDialect(r, now); err != nil {
+				return err
+			}
 		}
 		c.Claimed = r.Claimed
 		c.Owner = r.Owner
 		c.OwnerSeq++
-		c.OwnerUntil = now.Add(OwnerLease)
+		c.OwnerUntil, c.LetGo = now.Add(OwnerLease), false
 		c.SeenAt = now
+		m.containers[r.ID] = old
 		m.putContainer(&c, m.stamp())
 		got = &c
 		return nil
@@ -79,7 +82,7 @@ func (m *Memory) Report(ctx context.Context, by Authority, report Report) (*Cont
 		}
 		c.Health = report.Health
 		c.SeenAt = now
-		c.OwnerUntil = now.Add(OwnerLease)
+		c.OwnerUntil, c.LetGo = now.Add(OwnerLease), false
 		if c.Phase == before.Phase && c.Addr == before.Addr && c.TaskARN == before.TaskARN &&
 			c.DrainAck == before.DrainAck && now.Sub(before.SeenAt) <= ReportLate {
 			return quiet, nil
@@ -98,11 +101,11 @@ func (m *Memory) Disown(ctx context.Context, by Authority) error {
 		if err != nil {
 			return err
 		}
-		if !old.OwnerUntil.After(now) {
+		if old.LetGo {
 			return nil
 		}
 		c := *old.Container
-		c.OwnerUntil = now
+		c.OwnerUntil, c.LetGo = now, true
 		m.putContainer(&c, m.stamp())
 		return nil
 	})

@@ -28,6 +28,9 @@ type Store interface {
 	Shown
 	V1Notes
 	Events
+	Ownership
+	Replicas
+	Dialects
 	// Ping tells whether the store answers.
 	Ping(ctx context.Context) error
 	// Close lets go of connections. It ends no session.
@@ -196,7 +199,8 @@ type Registration struct {
 	Protocol    int
 	MaxSessions int
 	Claimed     Claim
-	Owner       string // replica id
+	Owner       string  // replica id
+	Dialect     Dialect // which containers the pool takes: a new life of another version is ErrDialect
 }
 
 // OwnerLease is how long an owner's claim on a link lasts after a report.

@@ -22,7 +22,7 @@ func (s *Store) Container(ctx context.Context, id string) (*state.Container, err
 
 // Register records a container's registration at replica r.Owner.
 func (s *Store) Register(ctx context.Context, r state.Registration) (*state.Container, error) {
-	if !state.ValidID(r.ID) || r.BootID == "" || r.Owner == "" || r.MaxSessions < 1 {
+	if !state.ValidID(r.ID) || r.BootID == "" || r.Owner == "" || r.MaxSessions < 1 || !r.Dialect.Known() {
 		return nil, fmt.Errorf("registering container %q: %w: id, life, owner and number of slots are wanted",
 			r.ID, state.ErrInvalid)
 	}
@@ -31,8 +31,9 @@ func (s *Store) Register(ctx context.Context, r state.Registration) (*state.Cont
 		return nil, fmt.Errorf("registering container %s: %w", r.ID, err)
 	}
 	return s.container(ctx, "registering", call{
-		script: "register", container: r.ID,
-		args: []any{r.Launch, r.BootID, r.Protocol, r.MaxSessions, string(claimed), r.Owner, state.OwnerLease.Milliseconds()},
+		script: "register", container: r.ID, keys: []string{s.keys.pool},
+		args: []any{r.Launch, r.BootID, r.Protocol, r.MaxSessions, string(claimed), r.Owner, state.OwnerLease.Milliseconds(),
+			dialectArg(r.Dialect)},
 	})
 }
 

@@ -125,6 +125,8 @@ func decodeContainer(id string, f fields, slots []string) *state.Container {
 			c.OwnerSeq = number(value)
 		case "ownerUntil":
 			c.OwnerUntil = moment(value)
+		case "letGo":
+			c.LetGo = value == "1"
 		case "claimed":
 			lenient(value, &c.Claimed)
 		case "registeredAt":

@@ -142,6 +142,8 @@ func refusalOf(code string) (error, bool) {
 		return state.ErrFenced, true
 	case "ROLLEDBACK":
 		return state.ErrRolledBack, true
+	case "DIALECT":
+		return state.ErrDialect, true
 	case "INVALID":
 		return state.ErrInvalid, true
 	case "ELSEWHERE":

@@ -1,9 +1,21 @@
--- KEYS  7 container hash, 8 its slots
--- ARGV  7 launch, 8 bootId, 9 protocol, 10 maxSessions, 11 claim, 12 owner, 13 ms of the owner's lease
+-- KEYS  7 container hash, 8 its slots, 10 pool
+-- ARGV  7 launch, 8 bootId, 9 protocol, 10 maxSessions, 11 claim, 12 owner, 13 ms of the owner's lease,
+--       14 the one protocol that the pool takes, auto, or '' for all
 -- returns the container
 -- A registration: the same life only moves the link, another life starts over.
 local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'ownerSeq', 'drainSeq')
 if c[1] == 'stopping' or c[1] == 'gone' then return refuse('CONFLICT', 'the container is ' .. c[1]) end
+if c[2] ~= ARGV[8] and ARGV[14] ~= '' then
+  local want = ARGV[14]
+  if want == 'auto' then want = redis.call('HGET', KEYS[10], 'dialect') or ARGV[9] end
+  if want ~= ARGV[9] then
+    redis.call('HINCRBY', KEYS[10], 'refused', '1')
+    redis.call('HSET', KEYS[10], 'refusedAt', text(now))
+    return refuse('DIALECT', want .. ', not ' .. ARGV[9])
+  end
+  redis.call('HSET', KEYS[10], 'dialect', ARGV[9])
+  redis.call('HDEL', KEYS[10], 'refused', 'refusedAt')
+end
 if c[2] ~= ARGV[8] then
   redis.call('DEL', SLOTS)
   redis.call('ZREM', LEAVING, 'container ' .. containerID)
@@ -12,5 +24,5 @@ if c[2] ~= ARGV[8] then
     'registeredAt', text(now))
 end
 saveContainer('claimed', ARGV[11], 'owner', ARGV[12], 'ownerSeq', text(tonumber(c[3] or '0') + 1),
-  'ownerUntil', text(now + tonumber(ARGV[13])), 'seenAt', text(now))
+  'ownerUntil', text(now + tonumber(ARGV[13])), 'seenAt', text(now), 'letGo', '0')
 return containerRecord()

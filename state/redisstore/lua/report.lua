@@ -23,5 +23,5 @@ local news = phase ~= c[1] or ack ~= given or (ARGV[8] ~= '' and ARGV[8] ~= c[5]
 local save = keepContainer
 if news then save = saveContainer end
 save('phase', phase, 'drainAck', text(ack), 'health', ARGV[11], 'seenAt', text(now),
-  'ownerUntil', text(now + tonumber(ARGV[12])))
+  'ownerUntil', text(now + tonumber(ARGV[12])), 'letGo', '0')
 return containerRecord()
