@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -217,12 +218,75 @@ func (c *Controller) admit(ctx context.Context, by state.Authority, a plan.Admit
 	return c.project(ctx, plan.Project{Target: a.Target, Status: string(state.Ended), Reason: s.Reason})
 }
 
+// isUnknown finds out whether the store has a session that the mirror has not: one that ended
+// long ago gives its reason; any other makes the plan stale.
+func (c *Controller) isUnknown(ctx context.Context, a *plan.Project) error {
+	s, err := c.cfg.Store.Session(ctx, a.ID)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case s.Phase != state.Ended:
+		c.cfg.Mirror.ApplySession(s)
+		return fmt.Errorf("%w: session %s is %s", state.ErrConflict, a.ID, s.Phase)
+	}
+	a.Reason = s.Reason
+	return nil
+}
+
+// exposed gives the fields that tell a requester of the task behind a session, as the original
+// names them; nothing unless that was asked for. The loop waits for its writers: the world
+// stands still meanwhile.
+func (c *Controller) exposed(id string) []exposedField {
+	s, ok := c.cfg.Mirror.Session(id)
+	if !c.cfg.ExposeTaskARN || !ok {
+		return nil
+	}
+	container, ok := c.cfg.Mirror.Container(s.Container)
+	if !ok || container.TaskARN == "" {
+		return nil
+	}
+	fields := []exposedField{{"", "taskArn", container.TaskARN}, {"containerInfo", "taskArn", container.TaskARN}}
+	if definition := c.world.tasks[container.TaskARN].Definition; definition != "" {
+		fields = append(fields, exposedField{"containerInfo", "taskDefinition", definition})
+	}
+	if host, _, err := net.SplitHostPort(container.Addr); err == nil {
+		fields = append(fields, exposedField{"", "privateIp", host})
+	}
+	return fields
+}
+
+// exposedField is a field of a document, in the object that outer names.
+type exposedField struct{ outer, name, value string }
+
+func (f exposedField) set(text []byte) ([]byte, error) {
+	if f.outer == "" {
+		return state.SetField(text, f.name, f.value)
+	}
+	return state.SetIn(text, f.outer, f.name, f.value)
+}
+
 // project shows a phase in the requester's document, never over its final word.
 func (c *Controller) project(ctx context.Context, a plan.Project) error {
+	if a.Unknown {
+		if err := c.isUnknown(ctx, &a); err != nil {
+			return err
+		}
+	}
+	var fields []exposedField
+	if a.Status == string(state.Ready) {
+		fields = c.exposed(a.ID)
+	}
 	err := c.cfg.Store.EditDocument(ctx, a.ID, 0, func(text []byte) ([]byte, error) {
 		spec, err := state.ParseSpec(a.ID, text)
 		if err != nil || spec.Final() || spec.Status == a.Status {
 			return nil, nil //nolint:nilerr // not ours to mend: the plan holds it as a poisoned document
+		}
+		for _, f := range fields {
+			if text, err = f.set(text); err != nil {
+				return nil, err
+			}
 		}
 		if a.Reason != "" {
 			if text, err = state.SetField(text, "endReason", a.Reason); err != nil {

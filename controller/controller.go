@@ -23,6 +23,10 @@ type Store interface {
 	state.Containers
 	state.Launches
 	state.Lease
+	state.Pools
+	state.Shown
+	state.V1Notes
+	state.Events
 }
 
 // Config is what a Controller runs with. All fields but the durations, Log and Registerer
@@ -34,6 +38,10 @@ type Config struct {
 	Fleet   state.Fleet
 	Policy  plan.Policy
 	NewID   func() string // ids of launches, which become ids of containers; called concurrently
+
+	// ExposeTaskARN writes the ARN and the address of its task into each ready session's
+	// document. Whoever reads them there may stop the task, with all that it serves.
+	ExposeTaskARN bool
 
 	Tick              time.Duration // longest pause between plans; 1 s
 	TasksInterval     time.Duration // between whole listings of ECS, jittered; 10 s
@@ -64,8 +72,10 @@ type Controller struct {
 	documents map[string]struct{}
 	tasks     map[string]struct{}
 	relist    bool // documents are to be listed
+	desired   bool // pool:desired is to be read
 
 	world *world // owned by the goroutine of lead
+	pool  *pool  // owned by the goroutine of lead
 	calls *calls
 }
 
@@ -128,8 +138,11 @@ func (c *Controller) note(hints []state.Hint) {
 			c.documents[h.ID] = struct{}{}
 		case state.KindFleet:
 			c.tasks[h.ID] = struct{}{}
+		case state.KindPool:
+			c.desired = true
 		case state.KindAll:
 			c.relist = true
+			c.desired = true
 		case state.KindSession, state.KindContainer, state.KindLaunch:
 		}
 	}
@@ -161,10 +174,20 @@ func (c *Controller) hinted() (documents, tasks []string, relist bool) {
 	return documents, tasks, relist
 }
 
+// desireHinted tells whether pool:desired was hinted at since it was last asked.
+func (c *Controller) desireHinted() bool {
+	c.hintMu.Lock()
+	defer c.hintMu.Unlock()
+	hinted := c.desired
+	c.desired = false
+	return hinted
+}
+
 // reign reconciles until the lead is lost or ctx ends.
 func (c *Controller) reign(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	c.world = newWorld(c.cfg)
+	c.pool = &pool{}
 	c.calls = newCalls(c)
 	defer func() {
 		stop()
@@ -179,6 +202,8 @@ func (c *Controller) reign(ctx context.Context) {
 	defer tick.Stop()
 	waits := time.NewTicker(waitInterval)
 	defer waits.Stop()
+	desires := time.NewTicker(desiredInterval)
+	defer desires.Stop()
 	for c.lead.held() {
 		select {
 		case <-ctx.Done():
@@ -187,6 +212,10 @@ func (c *Controller) reign(ctx context.Context) {
 		case <-waits.C:
 			c.countWaits(ctx)
 			continue
+		case <-desires.C:
+			if !c.pool.read || !c.lookAtDesired(ctx) {
+				continue
+			}
 		case r := <-c.world.listings:
 			c.world.merge(r)
 		case r := <-c.calls.results:
@@ -222,7 +251,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	start := time.Now()
 	documents, tasks, relist := c.hinted()
-	if err := c.world.observe(ctx, documents, tasks, relist); err != nil {
+	if err := c.observe(ctx, documents, tasks, relist); err != nil {
+		c.refile(documents, tasks, relist)
 		if ctx.Err() == nil {
 			c.metrics.rounds.WithLabelValues("unobserved").Inc()
 			c.log.Warn("observing", "error", err)
@@ -231,13 +261,46 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	}
 	planning := time.Now()
 	snapshot := c.world.snapshot()
-	p := plan.Make(snapshot, c.cfg.Policy)
+	policy := c.policy(c.pool)
+	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
 	busy := time.Since(planning)
 	c.act(ctx, p)
+	c.keepHouse(ctx, snapshot, policy.Pool)
 	c.metrics.rounds.WithLabelValues("done").Inc()
 	c.metrics.reconcile.Observe(time.Since(start).Seconds())
 	return busy
+}
+
+// observe looks at what was hinted at and at what is due. Before the first plan it takes over
+// from the leader before: a plan without that knowledge could launch what is paused, or bring
+// back what was ended.
+func (c *Controller) observe(ctx context.Context, documents, tasks []string, relist bool) error {
+	if err := c.seed(ctx, c.world, c.pool); err != nil {
+		return err
+	}
+	if !c.pool.read {
+		if _, err := c.readDesired(ctx, c.pool); err != nil {
+			return err
+		}
+	}
+	if c.desireHinted() {
+		c.lookAtDesired(ctx)
+	}
+	return c.world.observe(ctx, documents, tasks, relist)
+}
+
+// refile files hints again that nobody could look at.
+func (c *Controller) refile(documents, tasks []string, relist bool) {
+	c.hintMu.Lock()
+	defer c.hintMu.Unlock()
+	for _, id := range documents {
+		c.documents[id] = struct{}{}
+	}
+	for _, arn := range tasks {
+		c.tasks[arn] = struct{}{}
+	}
+	c.relist = c.relist || relist
 }
 
 // countWaits adds to the time that sessions have been waiting for a slot while somebody was

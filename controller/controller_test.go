@@ -43,7 +43,7 @@ func (f *fleet) Run(_ context.Context, l *state.Launch) (state.Task, error) {
 	}
 	var refused *state.LaunchRefused
 	if !errors.As(err, &refused) {
-		f.tasks[arn] = state.Task{ARN: arn, ContainerID: l.ID, LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9",
+		f.tasks[arn] = state.Task{ARN: arn, ContainerID: l.ID, LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9", Definition: "td:1",
 			CreatedAt: time.Now(), StartedAt: time.Now()}
 	}
 	task := f.tasks[arn]
@@ -99,6 +99,10 @@ type rig struct {
 	store *state.Memory
 	fleet *fleet
 	c     *controller.Controller
+	stop  func()
+
+	config   func(*controller.Config) // nil: as it is
+	protocol int                      // of the containers; zero: 2
 
 	mu    sync.Mutex
 	boots map[string]string // container → boot
@@ -107,28 +111,48 @@ type rig struct {
 
 func newRig(t *testing.T, pool state.Pool, edit func(*rig)) *rig {
 	t.Helper()
-	r := &rig{t: t, store: state.NewMemory(nil), fleet: newFleet(), boots: map[string]string{}, seqs: map[string]int64{}}
+	return startRig(t, state.NewMemory(nil), pool, "r1", edit)
+}
+
+// successor is a rig of another replica after r has stopped, with the same store, the same
+// tasks and the same containers.
+func (r *rig) successor(pool state.Pool, replica string) *rig {
+	r.t.Helper()
+	return startRig(r.t, r.store, pool, replica, func(next *rig) {
+		next.fleet, next.boots, next.seqs = r.fleet, r.boots, r.seqs
+		next.fleet.onStart = next.register
+	})
+}
+
+func startRig(t *testing.T, store *state.Memory, pool state.Pool, replica string, edit func(*rig)) *rig {
+	t.Helper()
+	r := &rig{t: t, store: store, fleet: newFleet(), protocol: 2, boots: map[string]string{}, seqs: map[string]int64{}}
 	r.fleet.onStart = r.register
 	if edit != nil {
 		edit(r)
 	}
 	mirror := state.NewMirror(r.store, state.MirrorOptions{})
 	var ids atomic.Int64
-	r.c = controller.New(controller.Config{
-		Replica: "r1", Store: r.store, Mirror: mirror, Fleet: r.fleet, Policy: plan.Policy{Pool: pool},
+	cfg := controller.Config{
+		Replica: replica, Store: r.store, Mirror: mirror, Fleet: r.fleet, Policy: plan.Policy{Pool: pool},
 		NewID: func() string { return fmt.Sprintf("cnt%d", ids.Add(1)) },
-	})
+	}
+	if r.config != nil {
+		r.config(&cfg)
+	}
+	r.c = controller.New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = mirror.Run(ctx) })
 	wg.Go(func() { _ = r.c.Run(ctx) })
 	wg.Go(func() { r.containers(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	r.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(r.stop)
 	return r
 }
 
 func (r *rig) register(id string) {
-	c, err := r.store.Register(context.Background(), state.Registration{ID: id, Launch: id, BootID: "boot", Protocol: 2, MaxSessions: 2, Owner: "r1"})
+	c, err := r.store.Register(context.Background(), state.Registration{ID: id, Launch: id, BootID: "boot", Protocol: r.protocol, MaxSessions: 2, Owner: "r1"})
 	if err != nil {
 		r.t.Errorf("registering %s: %v", id, err)
 		return

@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/controller/plan"
+	"github.com/wallcrawler/wallcrawler/state"
 )
 
 // Explanation is a plan in words: what the controller would do now, and why; and what it
@@ -35,8 +37,19 @@ type Held struct {
 // out. Since when containers have been empty is known to the leader's loop only, so that
 // scale-down does not show.
 func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
-	w := newWorld(c.cfg)
+	w, pool := newWorld(c.cfg), &pool{}
 	defer w.wait()
+	if err := c.seed(ctx, w, pool); err != nil {
+		return Explanation{}, err
+	}
+	// What would be refused stays refused, and nobody is told of it twice.
+	if text, err := c.cfg.Store.PoolDesired(ctx); err == nil {
+		if o, err := c.overrides(text); err == nil {
+			pool.overrides = o
+		}
+	} else if !errors.Is(err, state.ErrInvalid) {
+		return Explanation{}, err
+	}
 	if err := w.observe(ctx, nil, nil, true); err != nil {
 		return Explanation{}, err
 	}
@@ -52,7 +65,7 @@ func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 		}
 	}
 	s := w.snapshot()
-	p := plan.Make(s, c.cfg.Policy)
+	p := plan.Make(s, c.policy(pool))
 	e := Explanation{Leading: c.Leading(), At: s.Now, Demand: p.Demand, Actions: []Step{}, Holds: []Held{}}
 	for _, a := range p.Actions {
 		e.Actions = append(e.Actions, Step{a.Kind(), a.Subject(), a.Because()})

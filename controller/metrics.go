@@ -20,6 +20,8 @@ type metrics struct {
 	queueWait prometheus.Histogram
 	ends      *prometheus.CounterVec
 	storeAge  prometheus.Gauge
+	desired   *prometheus.CounterVec
+	events    *prometheus.CounterVec
 
 	endsSeen map[string]bool // ended sessions already counted; owned by the loop
 	primed   bool
@@ -51,14 +53,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "wallcrawler_session_end_total", Help: "Sessions ended, by reason."}, []string{"reason"}),
 		storeAge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "wallcrawler_store_age_seconds", Help: "Age of the leader's view of the store at the last plan."}),
+		desired: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wallcrawler_pool_desired_total", Help: "Changes of pool:desired, by what became of them."}, []string{"result"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wallcrawler_events_total", Help: "Events noted for people, by reason."}, []string{"reason"}),
 		endsSeen: map[string]bool{},
+	}
+	for _, result := range []string{"obeyed", "refused", "absent"} {
+		m.desired.WithLabelValues(result)
 	}
 	for _, reason := range state.Reasons() {
 		m.ends.WithLabelValues(string(reason))
 	}
 	if reg != nil {
 		reg.MustRegister(m.leader, m.reconcile, m.rounds, m.actions, m.holds, m.demand, m.tasks,
-			m.launches, m.queueWait, m.ends, m.storeAge)
+			m.launches, m.queueWait, m.ends, m.storeAge, m.desired, m.events)
 	}
 	return m
 }

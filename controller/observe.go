@@ -36,7 +36,7 @@ type world struct {
 	readAt      map[string]time.Time // by document id, monotonic
 	edited      map[string]bool
 	documentsAt time.Time // the store's clock, at the last listing but one
-	listedAt    time.Time // the store's clock, at the last listing
+	listedAt    time.Time // the store's clock, at the start of the last listing
 	nextWhole   time.Time // monotonic
 	listingDocs bool
 
@@ -50,6 +50,8 @@ type world struct {
 	polling      bool
 
 	emptySince map[string]time.Time
+
+	notable
 }
 
 // listing is what came back from beside the loop.
@@ -82,6 +84,7 @@ func newWorld(cfg Config) *world {
 		absentSince: map[string]time.Time{},
 		watched:     map[string]time.Time{},
 		emptySince:  map[string]time.Time{},
+		notable:     newNotable(),
 	}
 }
 
@@ -150,6 +153,9 @@ func (w *world) take(d *state.Document, began time.Time) {
 		return // as it was, and that was no edit
 	}
 	delete(w.edited, d.ID)
+	if !d.Missing {
+		w.look(d, session)
+	}
 	if known && session.Live() && plan.Edited(session, d) {
 		w.edited[d.ID] = true
 	}
@@ -159,6 +165,7 @@ func (w *world) drop(id string) {
 	delete(w.documents, id)
 	delete(w.readAt, id)
 	delete(w.edited, id)
+	w.forget(id)
 }
 
 // startListings starts what is due beside the loop, each kind once at a time.
@@ -320,7 +327,7 @@ func (w *world) mergeDocuments(l listing) {
 			w.documents[s.ID] = &state.Document{ID: s.ID, Missing: true}
 		}
 	}
-	w.documentsAt, w.listedAt = w.listedAt, w.cfg.Mirror.Now()
+	w.documentsAt, w.listedAt = w.listedAt, w.cfg.Mirror.Now().Add(-time.Since(l.began))
 }
 
 // mergeTasks takes in a complete listing of ECS.

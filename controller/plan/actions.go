@@ -106,6 +106,8 @@ type (
 		Target
 		Status string
 		Reason state.Reason // of an end
+		// Unknown says that no session of that id is known: the store is asked for one first.
+		Unknown bool
 	}
 	// ResolveLaunch records how a launch went.
 	ResolveLaunch struct {

@@ -154,6 +154,7 @@ type planner struct {
 	undrained map[string]bool // containers that this plan opens again
 	room      []*candidate    // containers with room, as this plan fills them
 	destroy   bool            // destructive actions are allowed
+	heldDoubt *string         // see mayBeHeld
 }
 
 // Make decides what to do now.

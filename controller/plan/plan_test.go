@@ -152,7 +152,7 @@ func TestMake(t *testing.T) {
 			want: []string{"admit s1"}},
 		{name: "a finished document without a session is left alone", world: world(document("s1", "terminated"), document("s2", "ended")),
 			want: []string{}},
-		{name: "a document of another status without a session is held", world: world(document("s1", "ready")), want: []string{}, hold: plan.HoldDocument},
+		{name: "a document without a status or a session is held", world: world(document("s1", "")), want: []string{}, hold: plan.HoldDocument},
 		{name: "a poisoned document is held and the others go on",
 			world: world(document("s1", "", func(d *state.Document) { d.Err = errors.New("not a JSON object") }), document("s2", "pending")),
 			want:  []string{"admit s2"}, hold: plan.HoldDocument},

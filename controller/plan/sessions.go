@@ -29,7 +29,7 @@ func (m *planner) readDocuments() {
 			}
 			m.do(Admit{Target{id, "a document wishes for it"}, d, remaining})
 		default:
-			m.hold(HoldDocument, id, fmt.Sprintf("it says %q, but no such session is known", d.Spec.Status))
+			m.orphanDocument(d)
 		}
 	}
 }
@@ -44,10 +44,10 @@ func (m *planner) compare(s *state.Session, d *state.Document) {
 	case s.Live():
 		m.amend(s, d)
 		if s.Phase == state.Ready && d.Spec.Status != string(state.Ready) {
-			m.do(Project{Target{s.ID, "it is ready"}, string(state.Ready), ""})
+			m.do(Project{Target: Target{s.ID, "it is ready"}, Status: string(state.Ready)})
 		}
 	case s.Phase == state.Ended && !d.Spec.Final() && d.Spec.Status != string(state.Ended):
-		m.do(Project{Target{s.ID, "it has ended"}, string(state.Ended), s.Reason})
+		m.do(Project{Target: Target{s.ID, "it has ended"}, Status: string(state.Ended), Reason: s.Reason})
 	}
 }
 
@@ -66,15 +66,16 @@ func (m *planner) missing(s *state.Session) {
 }
 
 // Edited tells whether a document says something else than its session was admitted with or
-// last amended to, in what a requester may change: timeout, keepAlive, metadata. It parses
-// both, so ask once for each reading of a document.
+// last amended to, in what a requester may change: timeout, keepAlive, metadata, and until it
+// is bound the browser's settings. It parses both, so ask once for each reading of a document.
 func Edited(s *state.Session, d *state.Document) bool {
 	before, err := state.ParseSpec(s.ID, s.Spec)
 	if err != nil || d.Err != nil || d.Missing {
 		return false
 	}
 	return d.Spec.KeepAlive != s.KeepAlive || d.Spec.Timeout != before.Timeout ||
-		!bytes.Equal(d.Spec.UserMetadata, before.UserMetadata)
+		!bytes.Equal(d.Spec.UserMetadata, before.UserMetadata) ||
+		s.Phase == state.Pending && !sameJSON(d.Spec.BrowserSettings, before.BrowserSettings)
 }
 
 // amend takes over what a requester changed while its session lives. The time to live of the
