@@ -2,10 +2,10 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
-
-	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
 
 // What clients are told when this replica stops: connect again, your page is there.
@@ -59,10 +59,8 @@ func (r *Relay) none() <-chan struct{} {
 func (r *Relay) closeAll(ctx context.Context) {
 	r.mu.Lock()
 	r.cut = true
-	live := make([]*tunnel.Tunnel, 0, len(r.live))
-	for t := range r.live {
-		live = append(live, t)
-	}
+	farewells := maps.Clone(r.live)
+	live := slices.Collect(maps.Keys(farewells))
 	r.mu.Unlock()
 	rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
 	pause := time.Duration(0)
@@ -70,7 +68,7 @@ func (r *Relay) closeAll(ctx context.Context) {
 		pause = min(drainSpread/time.Duration(len(live)), 50*time.Millisecond)
 	}
 	for _, t := range live {
-		t.Close(drainCode, drainReason)
+		t.Close(farewells[t].Code, farewells[t].Reason)
 		if pause > 0 {
 			sleep(ctx, pause/2+rand.N(pause))
 		}

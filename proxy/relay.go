@@ -58,6 +58,12 @@ type Access struct {
 	SessionID string
 	Token     string   // put into the URLs of discovery, for clients that cannot send headers
 	PublicURL *url.URL // what those URLs begin with: http or https
+	UserID    string
+	// Tunnelled says that another replica has passed the client on, taking this one for the
+	// owner of its container's link. It is served here or refused, never passed on again.
+	Tunnelled bool
+
+	relay *Relay // that asks; set by Serve
 }
 
 // Relay joins clients to browsers.
@@ -70,13 +76,13 @@ type Relay struct {
 	life    context.Context //nolint:containedctx // ends when the drain begins
 	endLife context.CancelFunc
 
-	mu      sync.Mutex // guards the following
-	live    map[*tunnel.Tunnel]struct{}
-	joining int            // clients between their upgrade and their tunnel
-	past    [2]tunnel.Flow // what ended tunnels have moved: to the browser, to the client
-	drain   bool           // no new clients
-	cut     bool           // the drain is past its limit
-	empty   chan struct{}  // closed when no client is left; nil: nobody waits
+	mu      sync.Mutex                           // guards the following
+	live    map[*tunnel.Tunnel]tunnel.CloseFrame // what each client is told when the drain is past its limit
+	joining int                                  // clients between their upgrade and their tunnel
+	past    [2]tunnel.Flow                       // what ended tunnels have moved: to the browser, to the client
+	drain   bool                                 // no new clients
+	cut     bool                                 // the drain is past its limit
+	empty   chan struct{}                        // closed when no client is left; nil: nobody waits
 }
 
 // NewRelay returns a Relay.
@@ -93,7 +99,7 @@ func NewRelay(cfg RelayConfig) *Relay {
 		log:     cfg.Log,
 		metrics: newRelayMetrics(cfg.Registerer),
 		fetch:   newTransport(cfg.Dial),
-		live:    map[*tunnel.Tunnel]struct{}{},
+		live:    map[*tunnel.Tunnel]tunnel.CloseFrame{},
 	}
 	r.life, r.endLife = context.WithCancel(context.Background())
 	register(cfg.Registerer, newLiveCollector(r))
@@ -104,6 +110,7 @@ func NewRelay(cfg RelayConfig) *Relay {
 // slash. For a WebSocket it returns when the connection has ended. An error, always a
 // *state.Refusal, says that nothing was written yet.
 func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, rest string) error {
+	access.relay = r
 	err := r.serve(w, req, access, rest)
 	if err == nil {
 		return nil
@@ -182,6 +189,17 @@ func (r *Relay) credentials(s *state.Session, c *state.Container) http.Header {
 
 // join answers the client's upgrade and moves bytes until either end is gone.
 func (r *Relay) join(w http.ResponseWriter, req *http.Request, session string, backend tunnel.Peer) error {
+	return r.joinAs(w, req, session, backend, tunnel.Config{
+		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},
+		BackendGone: tunnel.CloseFrame{Code: state.ContainerLost.CloseCode(), Reason: string(state.ContainerLost)},
+	}, tunnel.CloseFrame{Code: drainCode, Reason: drainReason})
+}
+
+// joinAs is join with what either end is told when the other vanishes, and what the client is
+// told when this replica stops.
+func (r *Relay) joinAs(
+	w http.ResponseWriter, req *http.Request, session string, backend tunnel.Peer, cfg tunnel.Config, farewell tunnel.CloseFrame,
+) error {
 	if !r.reserve() {
 		_ = backend.Conn.Close()
 		return refuseDraining()
@@ -193,11 +211,8 @@ func (r *Relay) join(w http.ResponseWriter, req *http.Request, session string, b
 		r.log.Debug("client gone before its upgrade", "session", session, "error", err)
 		return nil
 	}
-	t := tunnel.New(client, backend, tunnel.Config{
-		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},
-		BackendGone: tunnel.CloseFrame{Code: state.ContainerLost.CloseCode(), Reason: string(state.ContainerLost)},
-	})
-	r.track(t)
+	t := tunnel.New(client, backend, cfg)
+	r.track(t, farewell)
 	defer r.leave(t)
 	begun := time.Now()
 	result := t.Run()
@@ -234,13 +249,13 @@ func (r *Relay) reserve() bool {
 }
 
 // track turns a reservation into a tunnel. One whose drain is past its limit by now is told.
-func (r *Relay) track(t *tunnel.Tunnel) {
+func (r *Relay) track(t *tunnel.Tunnel, farewell tunnel.CloseFrame) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.joining--
-	r.live[t] = struct{}{}
+	r.live[t] = farewell
 	if r.cut {
-		t.Close(drainCode, drainReason)
+		t.Close(farewell.Code, farewell.Reason)
 	}
 }
 
