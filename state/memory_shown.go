@@ -130,9 +130,6 @@ func (m *Memory) NotePool(ctx context.Context, by Authority, u PoolUpdate) error
 			return err
 		}
 		notes := &m.shown.poolNotes
-		if u.Dialect != nil {
-			notes.Dialect = *u.Dialect
-		}
 		if !u.ListedAt.IsZero() {
 			notes.ListedAt = u.ListedAt.Truncate(time.Millisecond).UTC()
 		}

@@ -24,14 +24,13 @@ type Pools interface {
 
 // PoolNotes is what one leader leaves to the next about the pool.
 type PoolNotes struct {
-	Dialect  int       // the protocol of its containers; zero: none in force
+	Dialect  int       // the protocol of its containers, as registrations settle it; zero: none in force
 	ListedAt time.Time // the store's clock at the start of the last whole listing of documents; zero: unknown
 	Obeyed   []byte    // the last good pool:desired while there is one; nil: the configuration is in force
 }
 
 // PoolUpdate changes a PoolNotes. What is nil or zero stays as it is.
 type PoolUpdate struct {
-	Dialect  *int
 	ListedAt time.Time
 	Obeyed   *string // empty: nothing is obeyed
 }

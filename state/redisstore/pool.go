@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,7 +13,7 @@ import (
 
 // The fields of the pool's notes.
 const (
-	noteDialect  = "dialect"
+	noteDialect  = "dialect" // written by registrations
 	noteListedAt = "listedAt"
 	noteObeyed   = "obeyed"
 )
@@ -39,10 +38,7 @@ func (s *Store) PoolNotes(ctx context.Context) (state.PoolNotes, error) {
 	if err != nil {
 		return state.PoolNotes{}, fmt.Errorf("reading the pool's notes: %w", answer(err))
 	}
-	notes := state.PoolNotes{
-		Dialect:  int(number(fields[noteDialect])),
-		ListedAt: moment(fields[noteListedAt]),
-	}
+	notes := state.PoolNotes{Dialect: int(number(fields[noteDialect])), ListedAt: moment(fields[noteListedAt])}
 	if text := fields[noteObeyed]; text != "" {
 		notes.Obeyed = []byte(text)
 	}
@@ -52,13 +48,6 @@ func (s *Store) PoolNotes(ctx context.Context) (state.PoolNotes, error) {
 // NotePool notes what u has set.
 func (s *Store) NotePool(ctx context.Context, by state.Authority, u state.PoolUpdate) error {
 	var fields []any
-	if u.Dialect != nil {
-		dialect := ""
-		if *u.Dialect != 0 {
-			dialect = strconv.Itoa(*u.Dialect)
-		}
-		fields = append(fields, noteDialect, dialect)
-	}
 	if !u.ListedAt.IsZero() {
 		fields = append(fields, noteListedAt, u.ListedAt.UnixMilli())
 	}

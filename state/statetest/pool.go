@@ -60,25 +60,24 @@ func testPoolNotes(t *testing.T, w *world) {
 	same := func(want state.PoolNotes) {
 		t.Helper()
 		got := notes()
-		if got.Dialect != want.Dialect || !got.ListedAt.Equal(want.ListedAt) || string(got.Obeyed) != string(want.Obeyed) ||
+		if !got.ListedAt.Equal(want.ListedAt) || string(got.Obeyed) != string(want.Obeyed) ||
 			(got.Obeyed == nil) != (want.Obeyed == nil) {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
 	}
 	same(state.PoolNotes{})
 	at := time.Date(2026, 3, 1, 12, 0, 0, 123e6, time.UTC)
-	two, none, text, empty := 2, 0, `{"max": 5,"x":"é"}`, ""
-	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{Dialect: &two}))
+	text, empty := `{"max": 5,"x":"é"}`, ""
 	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{ListedAt: at}))
 	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{Obeyed: &text}))
 	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{}))
-	whole := state.PoolNotes{Dialect: 2, ListedAt: at, Obeyed: []byte(text)}
+	whole := state.PoolNotes{ListedAt: at, Obeyed: []byte(text)}
 	same(whole)
 	for _, by := range []state.Authority{{}, {Epoch: w.leader.Epoch - 1}, {Container: "c1", OwnerSeq: 1}} {
-		w.is(w.store.NotePool(w.ctx, by, state.PoolUpdate{Dialect: &none, Obeyed: &empty}), state.ErrFenced)
+		w.is(w.store.NotePool(w.ctx, by, state.PoolUpdate{Obeyed: &empty}), state.ErrFenced)
 	}
 	same(whole)
-	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{Dialect: &none, ListedAt: at.Add(time.Second), Obeyed: &empty}))
+	w.ok(w.store.NotePool(w.ctx, w.lead(), state.PoolUpdate{ListedAt: at.Add(time.Second), Obeyed: &empty}))
 	same(state.PoolNotes{ListedAt: at.Add(time.Second)})
 }
 
