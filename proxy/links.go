@@ -87,6 +87,10 @@ type LinksConfig struct {
 	// dialled again; zero: 3 s.
 	Redial time.Duration
 
+	// Project is given what each report says, to be shown to others (Projector.Project); nil:
+	// it is shown to nobody. It must return at once.
+	Project func(Projection)
+
 	Log        *slog.Logger          // nil: silent
 	Registerer prometheus.Registerer // nil: no metrics
 }

@@ -131,6 +131,7 @@ func (l *line) absorb(r *wire.Report) error {
 		report.Addr, report.TaskARN = l.to.addr, l.to.taskARN
 	}
 	l.rec.report(report, r.Sessions, last == nil)
+	l.links.project(l.id, report.Health, r.Sessions)
 	return nil
 }
 

@@ -99,6 +99,19 @@ func SetIn(text []byte, outer, field string, value any) ([]byte, error) {
 	return splice(text, outer, inner)
 }
 
+// StringField gives the string in text's top-level field; empty if there is none.
+func StringField(text []byte, field string) string {
+	_, start, end, err := findField(text, field)
+	if err != nil || start < 0 {
+		return ""
+	}
+	var value string
+	if json.Unmarshal(text[start:end], &value) != nil {
+		return ""
+	}
+	return value
+}
+
 // findField tells whether text, a JSON object, has any field, and where the last value of the
 // named one stands; start is -1 if there is none, and end then that of the object's content.
 func findField(text []byte, field string) (empty bool, start, end int, err error) {
