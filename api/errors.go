@@ -46,6 +46,7 @@ func table() []row {
 		{state.ErrNotFound, answer{http.StatusNotFound, "not_found", "there is no such thing here", retryAsUsual, 0}},
 		{state.ErrExists, answer{http.StatusConflict, "already_exists", "the id is taken already", retryNo, 0}},
 		{state.ErrConflict, answer{http.StatusConflict, "conflict", "it was changed by somebody else at the same time", retryYes, time.Second}},
+		{state.ErrDialect, answer{http.StatusConflict, "other_protocol", "the pool speaks another version of the link", retryNo, 0}},
 		{state.ErrEnded, answer{http.StatusGone, "session_ended", "the session has ended", retryNo, 0}},
 		{state.ErrNotReady, answer{http.StatusServiceUnavailable, "not_ready", "the session has no browser yet", retryYes, 2 * time.Second}},
 		{state.ErrFull, answer{http.StatusServiceUnavailable, "no_capacity", "there is no room now", retryYes, 5 * time.Second}},

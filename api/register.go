@@ -85,7 +85,15 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 	record, err := s.store.Register(ctx, state.Registration{
 		ID: r.ContainerID, Launch: r.ContainerID, BootID: r.BootID, Protocol: r.Protocol, MaxSessions: r.MaxSessions,
 		Claimed: state.Claim{IP: r.IP, Port: r.Port, TaskARN: r.TaskARN, Version: r.Version}, Owner: s.replica,
+		Dialect: s.dialect,
 	})
+	if errors.Is(err, state.ErrDialect) {
+		s.log.Warn("container refused: the pool speaks another version of the link", "container", r.ContainerID,
+			"protocol", r.Protocol, "request", requestID(c))
+		return nil, &state.Refusal{Err: state.ErrDialect,
+			Message: fmt.Sprintf("this pool takes no containers that speak version %d of the link", r.Protocol),
+			Hint:    "exit; POOL_PROTOCOL says which version the pool takes, auto being that of its first container"}
+	}
 	if errors.Is(err, state.ErrConflict) {
 		return nil, &state.Refusal{Err: state.ErrEnded, Message: "the container is stopping or gone", Hint: "exit"}
 	}
@@ -128,6 +136,8 @@ func registerResult(err error) string {
 		return "unauthorized"
 	case errors.Is(err, state.ErrEnded):
 		return "gone"
+	case errors.Is(err, state.ErrDialect):
+		return "other_protocol"
 	case errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrDraining), errors.Is(err, context.DeadlineExceeded):
 		return "unavailable"
 	case errors.Is(err, state.ErrInvalid), errors.As(err, new(*http.MaxBytesError)):
