@@ -1,0 +1,322 @@
+// Package api is the HTTP face of the service: containers register here, programs create
+// and end sessions, clients knock to be let through to their browsers, load balancers and
+// Prometheus look in.
+//
+// It decides who somebody is and what the answer looks like. It binds nothing, dials nobody
+// and moves no bytes of a browser: that is for the controller and, behind Relay, the proxy.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/wallcrawler/wallcrawler/api/auth"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// Store is what the API needs of the store.
+type Store interface {
+	Document(ctx context.Context, id string) (state.Document, error)
+	CreateDocument(ctx context.Context, id string, text []byte, ttl time.Duration) error
+	EditDocument(ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error)) error
+	Session(ctx context.Context, id string) (*state.Session, error)
+	Register(ctx context.Context, r state.Registration) (*state.Container, error)
+	Ping(ctx context.Context) error
+}
+
+// Mirror is what the API needs of the replica's copy of the control records.
+type Mirror interface {
+	Session(id string) (*state.Session, bool)
+	Sessions() []*state.Session
+	Containers() []*state.Container
+	Await(ctx context.Context, id string, done func(*state.Session) bool) (*state.Session, error)
+	ApplyContainer(c *state.Container)
+	Age() time.Duration
+	Now() time.Time
+}
+
+// Tokens mints and verifies session tokens.
+type Tokens interface {
+	auth.Verifier
+	Mint(sessionID, userID string, expires time.Time) (string, error)
+}
+
+// Keys knows the API keys.
+type Keys interface {
+	User(key auth.Secret) (user string, known bool)
+}
+
+// ContainerKeys checks the tokens of containers and makes their link secrets.
+type ContainerKeys interface {
+	Verify(container, token string) error
+	LinkSecret(container, bootID string) string
+}
+
+// Relay lets an authenticated client through to its browser.
+type Relay interface {
+	// ServeSession answers a request for a session. rest is the path below /sessions/{id}/,
+	// without that slash, as it came: ws, json/version, json/version/, devtools/browser/….
+	// An error means that nothing was answered yet; once the connection is taken over, or
+	// anything is written, it returns nil. r holds no credential any more.
+	ServeSession(w http.ResponseWriter, r *http.Request, a SessionAccess, rest string) error
+	// Count is the number of clients joined to a browser now.
+	Count() int
+}
+
+// SessionAccess is who asks for which session, proven by a token.
+type SessionAccess struct {
+	SessionID string
+	UserID    string
+	Token     auth.Secret // as it came: discovery answers must hold it
+	Base      *url.URL    // http(s) URL that this service has in the client's eyes, without a final slash
+	Tunnelled bool        // another replica has passed the client on; Token and Base are not known
+}
+
+// Config is what New wires together. Store, Mirror, Tokens, Keys, ContainerKeys and Relay
+// must be set.
+type Config struct {
+	Store         Store
+	Mirror        Mirror
+	Tokens        Tokens
+	Keys          Keys
+	ContainerKeys ContainerKeys
+	Relay         Relay
+	// Tickets lets clients in that another replica passes on; nil: none.
+	Tickets Tickets
+	// Dialect says which containers the pool takes; empty: all.
+	Dialect state.Dialect
+
+	Replica   string   // id of this process
+	Version   string   // of this binary
+	PublicURL *url.URL // what connect URLs begin with; nil: the host that the request names
+
+	DefaultTimeout time.Duration // length of a session that names none; zero: an hour
+	CreateWait     time.Duration // how long a creation waits for its browser; zero: a second
+	MaxBody        int64         // bytes of a request's body; zero: 1 MiB
+	BodyTimeout    time.Duration // how long a request's body may take to arrive; zero: 10 s
+
+	Log        *slog.Logger          // nil: none
+	Registerer prometheus.Registerer // nil: no metrics are registered
+	Gatherer   prometheus.Gatherer   // nil: /metrics is not offered
+
+	// The operator's views, made elsewhere; nil: not offered.
+	Tasks func(ctx context.Context) (any, error)
+	Plan  func(ctx context.Context) (any, error)
+}
+
+// Limits of one replica.
+const (
+	maxCreateWait = 50 * time.Second // SDKs give up after 60 s and would create another
+	maxViewAge    = 10 * time.Second // an older view of the store makes a replica unready
+	storeTimeout  = 2 * time.Second  // of one request's dealings with the store
+	shutdownGrace = 5 * time.Second  // for requests under way when the server stops
+
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeader         = 16 << 10 // bytes
+)
+
+// Server answers HTTP. Its fields are set once in New.
+type Server struct {
+	store         Store
+	mirror        Mirror
+	tokens        Tokens
+	keys          Keys
+	containerKeys ContainerKeys
+	relay         Relay
+
+	tickets Tickets
+	dialect state.Dialect
+
+	replica, version string
+	publicURL        *url.URL
+	defaultTimeout   time.Duration
+	createWait       time.Duration
+	maxBody          int64
+	bodyTimeout      time.Duration
+	tasks            func(ctx context.Context) (any, error)
+	plan             func(ctx context.Context) (any, error)
+
+	log      *slog.Logger
+	metrics  *metrics
+	handler  http.Handler
+	started  time.Time
+	page     dashboard
+	draining atomic.Bool
+}
+
+// New wires a server. It opens nothing and starts no goroutine.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil || cfg.Mirror == nil || cfg.Tokens == nil || cfg.Keys == nil || cfg.ContainerKeys == nil || cfg.Relay == nil {
+		return nil, errors.New("api: Store, Mirror, Tokens, Keys, ContainerKeys and Relay must be set")
+	}
+	if cfg.Replica == "" {
+		return nil, errors.New("api: Replica must be set: registrations name it as the owner of their links")
+	}
+	s := &Server{
+		store: cfg.Store, mirror: cfg.Mirror, tokens: cfg.Tokens, keys: cfg.Keys, containerKeys: cfg.ContainerKeys, relay: cfg.Relay,
+		tickets: cfg.Tickets, dialect: cfg.Dialect,
+		replica: cfg.Replica, version: cfg.Version, tasks: cfg.Tasks, plan: cfg.Plan,
+		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody, bodyTimeout: cfg.BodyTimeout,
+		log: cfg.Log, started: time.Now(), page: newDashboard(),
+	}
+	if s.defaultTimeout == 0 {
+		s.defaultTimeout = state.DefaultTimeout
+	}
+	if s.defaultTimeout < minTimeout || s.defaultTimeout > maxTimeout {
+		return nil, fmt.Errorf("api: DefaultTimeout is %v: it must be from %v to %v", s.defaultTimeout, minTimeout, maxTimeout)
+	}
+	if s.createWait == 0 {
+		s.createWait = time.Second
+	}
+	if s.createWait < 0 || s.createWait > maxCreateWait {
+		return nil, fmt.Errorf("api: CreateWait is %v: it must be at most %v", s.createWait, maxCreateWait)
+	}
+	if s.maxBody == 0 {
+		s.maxBody = 1 << 20
+	}
+	if s.bodyTimeout == 0 {
+		s.bodyTimeout = 10 * time.Second
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if u := cfg.PublicURL; u != nil {
+		if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return nil, errors.New("api: PublicURL must be http(s)://host[:port][/path] and nothing more")
+		}
+		base := *u
+		base.Path, base.RawPath = strings.TrimRight(u.Path, "/"), ""
+		s.publicURL = &base
+	}
+	m, err := newMetrics(cfg.Registerer, newFleetCollector(cfg.Mirror))
+	if err != nil {
+		return nil, fmt.Errorf("registering the API's metrics: %w", err)
+	}
+	s.metrics = m
+	s.handler = takeCredentials(s.routes(cfg.Gatherer))
+	return s, nil
+}
+
+func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
+	e := echo.New()
+	e.HideBanner = true
+	e.Logger.SetOutput(io.Discard)
+	e.HTTPErrorHandler = s.fail
+	e.Use(s.observe)
+
+	e.GET("/", s.showDashboard)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		e.Add(method, "/health", s.health)
+		e.Add(method, "/ready", s.ready)
+	}
+	if gatherer != nil {
+		e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
+	}
+
+	e.POST("/internal/register", s.register)
+	e.GET("/internal/replicas/:id", s.presence)
+	if s.tickets != nil {
+		e.GET("/internal/sessions/:id/ws", s.serveTunnel)
+	}
+
+	e.POST("/v1/sessions", s.createSession, s.authenticated)
+	e.GET("/v1/sessions", s.listSessions, s.authenticated)
+	e.GET("/v1/sessions/:id", s.getSession, s.authenticated)
+	e.POST("/v1/sessions/:id", s.updateSession, s.authenticated)
+	e.DELETE("/v1/sessions/:id", s.deleteSession, s.authenticated)
+	e.GET("/v1/containers", s.listContainers, s.authenticated)
+	e.GET("/v1/tasks", s.show("tasks", s.tasks), s.authenticated)
+	e.GET("/v1/plan", s.show("the plan", s.plan), s.authenticated)
+	for _, r := range notImplemented() {
+		e.Add(r[0], r[1], s.refuseRoute, s.authenticated)
+	}
+
+	e.Any("/sessions/:id/*", s.connect)
+	// Puppeteer's browserURL drops the path and asks at the root.
+	e.GET("/json/version", s.discover)
+	e.GET("/json/version/", s.discover)
+	return e
+}
+
+// notImplemented lists what the SDKs may ask for and we do not offer: a clear word is better
+// than a path that does not exist, which looks like a wrong base URL.
+func notImplemented() [][2]string {
+	return [][2]string{
+		{http.MethodGet, "/v1/sessions/:id/debug"}, {http.MethodGet, "/v1/sessions/:id/logs"},
+		{http.MethodGet, "/v1/sessions/:id/recording"}, {http.MethodGet, "/v1/sessions/:id/recording/downloads"},
+		{http.MethodPost, "/v1/sessions/:id/recording/downloads"}, {http.MethodGet, "/v1/sessions/:id/replays"},
+		{http.MethodGet, "/v1/sessions/:id/downloads"}, {http.MethodPost, "/v1/sessions/:id/uploads"},
+		{http.MethodPost, "/v1/contexts"}, {http.MethodGet, "/v1/contexts"}, {http.MethodGet, "/v1/contexts/:id"},
+		{http.MethodPut, "/v1/contexts/:id"}, {http.MethodDelete, "/v1/contexts/:id"},
+		{http.MethodPost, "/v1/extensions"}, {http.MethodGet, "/v1/extensions/:id"}, {http.MethodDelete, "/v1/extensions/:id"},
+		{http.MethodGet, "/v1/projects"}, {http.MethodGet, "/v1/projects/:id"}, {http.MethodGet, "/v1/projects/:id/usage"},
+	}
+}
+
+func (s *Server) refuseRoute(c echo.Context) error {
+	return &state.Refusal{Err: errNotImplemented, Message: c.Request().Method + " " + c.Path() + " is not offered here",
+		Hint: "sessions are created, listed, read and released under /v1/sessions"}
+}
+
+// Handler is the whole API, for servers other than Serve's.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// SetDraining makes the replica refuse new work and say that it is not ready. There is no
+// way back.
+func (s *Server) SetDraining() { s.draining.Store(true) }
+
+// refuseIfDraining answers new work while the replica drains.
+func (s *Server) refuseIfDraining() error {
+	if !s.draining.Load() {
+		return nil
+	}
+	return &state.Refusal{Err: state.ErrDraining, Message: "this replica is shutting down", Hint: "send the request again; another replica takes it"}
+}
+
+// Serve answers on ln until ctx ends, then stops accepting, gives the requests under way a
+// few seconds, and returns nil. It closes ln. Connections that the relay has taken over go
+// on: they are the relay's to end.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	var protocols http.Protocols
+	// HTTP/2 would bring a second way to upgrade; nobody needs it behind a load balancer.
+	protocols.SetHTTP1(true)
+	server := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		Protocols:         &protocols,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// Requests must not end with ctx: some of them are relays.
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP on %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		s.log.Warn("requests cut off", "after", shutdownGrace)
+		_ = server.Close()
+	}
+	<-served
+	return nil
+}
