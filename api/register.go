@@ -72,19 +72,23 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 	if !state.ValidID(r.ContainerID) {
 		return nil, invalid("containerId must be 1 to 128 letters, digits, _ or -", "send CONTAINER_ID as the task was given it")
 	}
-	if err := s.containerKeys.Verify(r.ContainerID, tokens[0].Reveal()); err != nil {
-		return nil, &state.Refusal{Err: state.ErrUnauthorized, Message: "the container token is not good for this containerId",
-			Hint: "send CONTAINER_TOKEN and CONTAINER_ID as the task was given them"}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), storeTimeout)
+	defer cancel()
+	launch := r.ContainerID
+	claim := state.Claim{IP: r.IP, Port: r.Port, TaskARN: r.TaskARN, Version: r.Version}
+	if s.containerKeys.Verify(r.ContainerID, tokens[0].Reveal()) != nil {
+		if err := s.admitShared(ctx, c.Request(), r.ContainerID, claim, tokens[0]); err != nil {
+			return nil, err
+		}
+		launch = ""
 	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
 
-	ctx, cancel := context.WithTimeout(c.Request().Context(), storeTimeout)
-	defer cancel()
 	record, err := s.store.Register(ctx, state.Registration{
-		ID: r.ContainerID, Launch: r.ContainerID, BootID: r.BootID, Protocol: r.Protocol, MaxSessions: r.MaxSessions,
-		Claimed: state.Claim{IP: r.IP, Port: r.Port, TaskARN: r.TaskARN, Version: r.Version}, Owner: s.replica,
+		ID: r.ContainerID, Launch: launch, BootID: r.BootID, Protocol: r.Protocol, MaxSessions: r.MaxSessions,
+		Claimed: claim, Owner: s.replica,
 		Dialect: s.dialect,
 	})
 	if errors.Is(err, state.ErrDialect) {
@@ -132,7 +136,7 @@ func registerResult(err error) string {
 	switch {
 	case err == nil:
 		return "registered"
-	case errors.Is(err, state.ErrUnauthorized):
+	case errors.Is(err, state.ErrUnauthorized), errors.Is(err, state.ErrForbidden):
 		return "unauthorized"
 	case errors.Is(err, state.ErrEnded):
 		return "gone"

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,8 @@ type Store interface {
 	EditDocument(ctx context.Context, id string, ttl time.Duration, edit func(text []byte) ([]byte, error)) error
 	Session(ctx context.Context, id string) (*state.Session, error)
 	Register(ctx context.Context, r state.Registration) (*state.Container, error)
+	Launch(ctx context.Context, id string) (*state.Launch, error)
+	Container(ctx context.Context, id string) (*state.Container, error)
 	Ping(ctx context.Context) error
 }
 
@@ -103,6 +106,11 @@ type Config struct {
 	Version   string   // of this binary
 	PublicURL *url.URL // what connect URLs begin with; nil: the host that the request names
 
+	// SharedToken and ContainerNetworks let containers in that we did not launch: by that
+	// token, from an address in those networks. A nil SharedToken lets none in.
+	SharedToken       SharedToken
+	ContainerNetworks []netip.Prefix
+
 	DefaultTimeout time.Duration // length of a session that names none; zero: an hour
 	CreateWait     time.Duration // how long a creation waits for its browser; zero: a second
 	MaxBody        int64         // bytes of a request's body; zero: 1 MiB
@@ -141,14 +149,17 @@ type Server struct {
 	tickets Tickets
 	dialect state.Dialect
 
-	replica, version string
-	publicURL        *url.URL
-	defaultTimeout   time.Duration
-	createWait       time.Duration
-	maxBody          int64
-	bodyTimeout      time.Duration
-	tasks            func(ctx context.Context) (any, error)
-	plan             func(ctx context.Context) (any, error)
+	replica, version  string
+	publicURL         *url.URL
+	sharedToken       SharedToken
+	containerNetworks []netip.Prefix
+
+	defaultTimeout time.Duration
+	createWait     time.Duration
+	maxBody        int64
+	bodyTimeout    time.Duration
+	tasks          func(ctx context.Context) (any, error)
+	plan           func(ctx context.Context) (any, error)
 
 	log      *slog.Logger
 	metrics  *metrics
@@ -163,6 +174,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Store == nil || cfg.Mirror == nil || cfg.Tokens == nil || cfg.Keys == nil || cfg.ContainerKeys == nil || cfg.Relay == nil {
 		return nil, errors.New("api: Store, Mirror, Tokens, Keys, ContainerKeys and Relay must be set")
 	}
+	if cfg.SharedToken != nil && len(cfg.ContainerNetworks) == 0 {
+		return nil, errors.New("api: SharedToken needs ContainerNetworks: nothing else tells where its containers may be")
+	}
 	if cfg.Replica == "" {
 		return nil, errors.New("api: Replica must be set: registrations name it as the owner of their links")
 	}
@@ -172,6 +186,7 @@ func New(cfg Config) (*Server, error) {
 		replica: cfg.Replica, version: cfg.Version, tasks: cfg.Tasks, plan: cfg.Plan,
 		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody, bodyTimeout: cfg.BodyTimeout,
 		log: cfg.Log, started: time.Now(), page: newDashboard(),
+		sharedToken: cfg.SharedToken, containerNetworks: cfg.ContainerNetworks,
 	}
 	if s.defaultTimeout == 0 {
 		s.defaultTimeout = state.DefaultTimeout

@@ -73,7 +73,9 @@ type LinksConfig struct {
 	Fleet   Describer
 	// Secret gives the secret of links and session requests to one life of a container.
 	Secret func(container, bootID string) string
-	Dial   tunnel.DialFunc // nil: net.Dialer
+	// PreviousSecrets gives those that it may still hold after the keys were changed; nil: none.
+	PreviousSecrets func(container, bootID string) []string
+	Dial            tunnel.DialFunc // nil: net.Dialer
 	// Port is where containers listen that no launch of ours tells of. Zero: such a container
 	// is never dialled.
 	Port int
@@ -82,6 +84,10 @@ type LinksConfig struct {
 	DisconnectGrace time.Duration // zero: DefaultDisconnectGrace
 	LostGrace       time.Duration // zero: DefaultLostGrace
 	Idle            time.Duration // zero: no such limit
+
+	// Trusted tells the address of a container that we did not launch and that ECS is not asked
+	// about. Nil: such a container is never dialled.
+	Trusted func(c *state.Container) (addr string, err error)
 
 	// Redial is how long a lost container may take to register again by itself before it is
 	// dialled again; zero: 3 s.

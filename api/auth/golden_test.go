@@ -16,13 +16,13 @@ import (
 
 // golden are tokens made by another implementation; testdata/gen makes the file.
 type golden struct {
-	Now       int64
-	Secret    auth.Secret
-	Previous  auth.Secret
-	Signing   auth.Secret
-	Issuer    string
-	JWKS      json.RawMessage
-	Vectors   []vector
+	Now      int64
+	Secret   auth.Secret
+	Previous auth.Secret
+	Signing  auth.Secret
+	Issuer   string
+	JWKS     json.RawMessage
+	Vectors  []vector
 }
 
 type vector struct {

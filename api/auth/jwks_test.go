@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -203,7 +204,9 @@ func TestKeySetFollowsNoRedirect(t *testing.T) {
 	}
 	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer slow.Close()
-	if _, err := auth.KeySetURL(slow.URL + "/?key=canary")(t.Context()); err == nil || strings.Contains(err.Error(), "canary") {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := auth.KeySetURL(slow.URL + "/?key=canary")(ctx); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("a slow issuer: %v", err)
 	}
 }
