@@ -21,6 +21,8 @@ const (
 	reassertEvery = time.Minute
 	// projectors is how many writes run at once; they wait for the store, not for a core.
 	projectors = 8
+	// projectTimeout bounds the writes about one round of reports.
+	projectTimeout = 10 * time.Second
 	// projectedFor is how long a container is remembered that reports no more.
 	projectedFor = 2 * time.Minute
 )
@@ -273,14 +275,15 @@ func (p *Projector) showActivity(ctx context.Context, id string, active time.Tim
 // settle does what is due, several at once, and remembers what was done. What failed is due
 // again with the next report.
 func (p *Projector) settle(ctx context.Context, jobs []*projecting) {
+	// One limit for all of them: a store that hangs must not hold up what comes after for long.
+	bounded, cancel := context.WithTimeout(ctx, projectTimeout)
+	defer cancel()
 	var group sync.WaitGroup
 	slots := make(chan struct{}, projectors)
 	for _, job := range jobs {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			bounded, cancel := context.WithTimeout(ctx, recordTimeout)
-			defer cancel()
 			job.err = job.do(bounded)
 		})
 	}
