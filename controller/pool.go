@@ -31,6 +31,7 @@ type pool struct {
 	latest    string
 	overrides state.Overrides
 	quiet     bool // trouble with pool:desired has been logged
+	untidy    bool // trouble with what follows a round has been logged
 
 	unsaved  state.PoolUpdate // to be noted for the next leader
 	listedAt time.Time        // as noted
@@ -149,6 +150,9 @@ func (p *pool) note(e state.Event) {
 // keepHouse does what follows a round and that nothing waits for: it leaves notes for the next
 // leader, shows the pool to others, notes events, removes what dead containers left behind.
 func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.Pool) {
+	if s.StoreTrouble != "" {
+		return // what it holds is not ours to add to before it is rebuilt
+	}
 	p := c.pool
 	if at := c.world.listedAt; at.After(p.listedAt) {
 		// Only now: what that listing showed has been acted on.
@@ -164,13 +168,19 @@ func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.
 		{"noting events", func() error { return c.noteEvents(ctx) }},
 	}
 	for _, step := range steps {
-		if err := step.do(); err != nil {
-			if ctx.Err() == nil {
-				c.failed(step.doing, err)
-			}
-			return // the store is silent or another leads: the next round tries again
+		err := step.do()
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, state.ErrFenced):
+			c.lead.lose()
+		case ctx.Err() == nil && !p.untidy:
+			p.untidy = true
+			c.log.Warn(step.doing+" went wrong: trying again", "error", err)
 		}
+		return // the next round tries again
 	}
+	p.untidy = false
 }
 
 func (c *Controller) saveNotes(ctx context.Context) error {
@@ -196,7 +206,7 @@ func (c *Controller) saveNotes(ctx context.Context) error {
 func (c *Controller) showPool(ctx context.Context, s plan.Snapshot, pool state.Pool) error {
 	p := c.pool
 	since := time.Since(p.shownAt)
-	if !p.shownAt.IsZero() && since < showInterval || s.StoreTrouble != "" {
+	if !p.shownAt.IsZero() && since < showInterval {
 		return nil
 	}
 	now := poolState(s, pool)
