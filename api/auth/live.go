@@ -152,42 +152,77 @@ func (k keyVersions) user(key Secret, now time.Time) (string, bool) {
 	return k.previous.User(key)
 }
 
-// LiveContainerKeys are ContainerKeys of a secret that may change.
-type LiveContainerKeys struct{ *rotated[*ContainerKeys] }
+// fleetKeys are what is derived from the secret for containers.
+type fleetKeys struct {
+	containers *ContainerKeys
+	replicas   *ReplicaKeys
+}
 
-// OpenContainerKeys waits for a secret and makes ContainerKeys of it.
+// LiveContainerKeys are ContainerKeys and ReplicaKeys of one secret that may change.
+type LiveContainerKeys struct{ *rotated[fleetKeys] }
+
+// OpenContainerKeys waits for a secret and makes ContainerKeys and ReplicaKeys of it.
 func OpenContainerKeys(ctx context.Context, cfg SecretConfig) (*LiveContainerKeys, error) {
-	r, err := openRotated(ctx, cfg, func(v Versions) (*ContainerKeys, error) { return NewContainerKeys(v.Current, v.previous()...) })
+	r, err := openRotated(ctx, cfg, func(v Versions) (keys fleetKeys, err error) {
+		if keys.containers, err = NewContainerKeys(v.Current, v.previous()...); err != nil {
+			return keys, err
+		}
+		keys.replicas, err = NewReplicaKeys(nil, v.Current, v.previous()...)
+		return keys, err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &LiveContainerKeys{r}, nil
 }
 
-// Now are the keys as of the last reading.
-func (k *LiveContainerKeys) Now() *ContainerKeys { return k.get() }
-
 // Token gives the token with which the container of that launch registers.
-func (k *LiveContainerKeys) Token(launch string) string { return k.Now().Token(launch) }
+func (k *LiveContainerKeys) Token(launch string) string { return k.get().containers.Token(launch) }
 
 // LinkSecret gives what proves a replica to one life of a container.
 func (k *LiveContainerKeys) LinkSecret(container, bootID string) string {
-	return k.Now().LinkSecret(container, bootID)
+	return k.get().containers.LinkSecret(container, bootID)
+}
+
+// PreviousLinkSecrets gives the secrets that a container may still hold which has registered
+// before the secret was changed.
+func (k *LiveContainerKeys) PreviousLinkSecrets(container, bootID string) []string {
+	return k.get().containers.PreviousLinkSecrets(container, bootID)
 }
 
 // Verify tells whether token is that container's. One under an unknown key has the secret
 // read again, within limits.
 func (k *LiveContainerKeys) Verify(container, token string) error {
 	seen := k.value.Load()
-	err := seen.value.Verify(container, token)
-	if err == nil || seen.value.knowsKeyOf(token) {
+	err := seen.value.containers.Verify(container, token)
+	if err == nil || seen.value.containers.knowsKeyOf(token) {
 		return err
 	}
 	newest, changed := k.renew(seen)
 	if !changed {
 		return err
 	}
-	return newest.value.Verify(container, token)
+	return newest.value.containers.Verify(container, token)
+}
+
+// Ticket lets a client of the session in at the replica.
+func (k *LiveContainerKeys) Ticket(replica, session, user string) (string, error) {
+	return k.get().replicas.Ticket(replica, session, user)
+}
+
+// Check tells for which user a ticket opens the session at the replica. One that is not good
+// has the secret read again, within limits: the other replica may have a newer one.
+func (k *LiveContainerKeys) Check(ticket, replica, session string) (user string, err error) {
+	seen := k.value.Load()
+	user, err = seen.value.replicas.Check(ticket, replica, session)
+	if err == nil {
+		return user, nil
+	}
+	newest, changed := k.renew(seen)
+	if !changed {
+		return "", err
+	}
+	return newest.value.replicas.Check(ticket, replica, session)
 }
 
 // SharedToken is one token for all containers that we did not launch. It proves that a

@@ -431,6 +431,24 @@ func TestContainerKeysRotate(t *testing.T) {
 	if here.Token("cnt_1") != there.Token("cnt_1") || here.LinkSecret("cnt_1", "b") != there.LinkSecret("cnt_1", "b") {
 		t.Error("two replicas derive different credentials")
 	}
+	if got := here.PreviousLinkSecrets("cnt_1", "b"); len(got) != 1 || got[0] == here.LinkSecret("cnt_1", "b") {
+		t.Errorf("%d previous link secrets", len(got))
+	}
+	m.put(arn, stored(3))
+	later, err := auth.OpenContainerKeys(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := later.Ticket("replica-1", "ses_1", "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user, err := here.Check(ticket, "replica-1", "ses_1"); err != nil || user != "alice" {
+		t.Errorf("a ticket of a replica with a newer secret: %q, %v", user, err)
+	}
+	if _, err := here.Check(ticket, "replica-2", "ses_1"); !errors.Is(err, state.ErrUnauthorized) {
+		t.Errorf("a ticket for another replica: %v", err)
+	}
 	if err := here.Verify("cnt_2", old); !errors.Is(err, state.ErrUnauthorized) {
 		t.Errorf("a token for another container: %v", err)
 	}

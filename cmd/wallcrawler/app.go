@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wallcrawler/wallcrawler/api"
-	"github.com/wallcrawler/wallcrawler/api/auth"
 	"github.com/wallcrawler/wallcrawler/controller"
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
@@ -46,9 +45,11 @@ type options struct {
 
 	containerCIDRs []netip.Prefix // where containers may be dialled; empty: anywhere but loopback and link-local
 
-	tokens        *auth.Tokens
-	keys          *auth.Keys
-	containerKeys *auth.ContainerKeys
+	secrets *secretSpecs
+
+	replicaAddr   string // host:port at which other replicas reach this one; empty: not at all
+	dialect       string // auto, v1 or v2
+	exposeTaskARN bool
 
 	firstConnect, disconnectGrace, lostGrace, idle, hold time.Duration
 	unreadyFor, drainTimeout                             time.Duration
@@ -66,6 +67,7 @@ type service struct {
 	links      *proxy.Links
 	relay      *proxy.Relay
 	server     *api.Server
+	keepers    []keeper
 }
 
 // storeRetry is how often an unreachable store is tried at the start.
@@ -109,11 +111,15 @@ func newService(ctx context.Context, o options) (*service, error) {
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.version))
 
+	known, err := o.secrets.open(ctx, registry, o.log)
+	if err != nil {
+		return nil, err
+	}
 	client, err := ecs.NewClient(ctx, o.ecsClient)
 	if err != nil {
 		return nil, fmt.Errorf("making the ECS client: %w", err)
 	}
-	o.fleet.Client, o.fleet.Token, o.fleet.Log, o.fleet.Registerer = client, o.containerKeys.Token, o.log, registry
+	o.fleet.Client, o.fleet.Token, o.fleet.Log, o.fleet.Registerer = client, known.containers.Token, o.log, registry
 	if err := o.fleet.Validate(); err != nil {
 		return nil, err
 	}
@@ -125,27 +131,37 @@ func newService(ctx context.Context, o options) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{o: o, log: o.log, store: store}
+	s := &service{o: o, log: o.log, store: store, keepers: known.keepers}
 	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
 	o.policy.Pool = o.pool
 	s.controller = controller.New(controller.Config{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
 		NewID:  func() string { return "cnt_" + rand.Text() },
-		Relist: o.relist, TasksInterval: o.tasksEvery, Log: o.log, Registerer: registry,
+		Relist: o.relist, TasksInterval: o.tasksEvery, ExposeTaskARN: o.exposeTaskARN, Log: o.log, Registerer: registry,
 	})
 	dial := proxy.NewDialer(o.containerCIDRs)
+	var trusted func(c *state.Container) (string, error)
+	var shared api.SharedToken
+	if known.shared != nil {
+		shared = known.shared
+		trusted = func(c *state.Container) (string, error) {
+			addr, err := c.Claimed.Within(o.containerCIDRs)
+			return addr.String(), err
+		}
+	}
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
-		Secret: o.containerKeys.LinkSecret, Dial: dial,
+		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})
 	s.relay = proxy.NewRelay(proxy.RelayConfig{
-		Store: store, Mirror: s.mirror, Secret: o.containerKeys.LinkSecret, Dial: dial, Hold: o.hold,
+		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, Dial: dial, Hold: o.hold,
 		Log: o.log, Registerer: registry,
 	})
 	s.server, err = api.New(api.Config{
-		Store: store, Mirror: s.mirror, Tokens: o.tokens, Keys: o.keys, ContainerKeys: o.containerKeys,
+		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
+		SharedToken: shared, ContainerNetworks: o.containerCIDRs,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
@@ -180,6 +196,9 @@ func (s *service) run(ctx context.Context) error {
 			}
 			return nil
 		})
+	}
+	for _, k := range s.keepers {
+		start(k.name, life, k.run)
 	}
 	start("mirror", life, s.mirror.Run)
 	start("links", linking, s.links.Run)

@@ -230,14 +230,12 @@ func devOptions(f devFlags, ecsURL, server, key string) (options, error) {
 
 		containerCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
-	var err error
-	if o.tokens, err = auth.NewTokens(auth.Secret(rand.Text())); err != nil {
-		return o, err
+	o.secrets = &secretSpecs{
+		JWT:       secretSpec{Name: "jwt", Value: auth.Secret(rand.Text())},
+		Container: secretSpec{Name: "container", Value: auth.Secret(rand.Text())},
+		Keys:      []auth.Key{{Name: "dev", Key: auth.Secret(key)}},
 	}
-	if o.containerKeys, err = auth.NewContainerKeys(auth.Secret(rand.Text())); err != nil {
-		return o, err
-	}
-	if o.keys, err = auth.NewKeys(auth.Key{Name: "dev", Key: auth.Secret(key)}); err != nil {
+	if _, err := auth.NewKeys(o.secrets.Keys...); err != nil {
 		return o, fmt.Errorf("--api-key: %w", err)
 	}
 	return o, nil

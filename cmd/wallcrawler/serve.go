@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/wallcrawler/wallcrawler/api/auth"
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
 	"github.com/wallcrawler/wallcrawler/state"
@@ -53,6 +53,11 @@ func serve(ctx context.Context, c *config) error {
 		return fmt.Errorf("listening: %w", err)
 	}
 	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
+	o.tellWeakness(c, o.log)
+	if err := o.findSelf(ctx, c.GetString("metadata"), c.GetString("port")); err != nil {
+		_ = o.listener.Close()
+		return err
+	}
 	s, err := newService(ctx, o)
 	if err != nil {
 		_ = o.listener.Close()
@@ -98,8 +103,16 @@ func serveOptions(c *config) (options, error) {
 	o.fleet = ecs.Config{
 		Cluster: need("ecs_cluster"), Deployment: c.GetString("deployment"), TaskDefinition: need("task_definition"),
 		Subnets: c.list("subnets"), SecurityGroups: c.list("security_groups"), AssignPublicIP: c.GetBool("assign_public_ip"),
-		ContainerName: c.GetString("container_name"), ContainerPort: c.GetInt("container_port"), RegisterURL: need("register_url"),
+		ContainerName: c.GetString("container_name"), ContainerPort: c.GetInt("container_port"), RegisterURL: c.GetString("register_url"),
 		LaunchType: "FARGATE",
+	}
+	if o.fleet.RegisterURL == "" && c.GetString("metadata") == "" {
+		errs = append(errs, errors.New("REGISTER_URL is not set, and there is no task metadata endpoint to tell this task's address: where containers register"))
+	}
+	if o.replicaAddr = c.GetString("replica_addr"); o.replicaAddr != "" {
+		if host, port, err := net.SplitHostPort(o.replicaAddr); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("REPLICA_ADDR is %q: it must be host:port", o.replicaAddr))
+		}
 	}
 	if providers := c.list("capacity_providers"); len(providers) > 0 {
 		o.fleet.LaunchType = ""
@@ -131,43 +144,15 @@ func serveOptions(c *config) (options, error) {
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")
 
-	need("jwt_secret")
-	need("api_keys")
-	if len(errs) == 0 {
-		errs = append(errs, o.readSecrets(c))
+	o.dialect = c.GetString("pool_protocol")
+	if !slices.Contains([]string{"auto", "v1", "v2"}, o.dialect) {
+		errs = append(errs, fmt.Errorf("POOL_PROTOCOL is %q: use auto, v1 or v2", o.dialect))
+	}
+	o.exposeTaskARN = c.GetBool("expose_task_arn")
+	if o.secrets, err = readSecrets(c); err != nil {
+		errs = append(errs, err)
 	}
 	return o, errors.Join(errs...)
-}
-
-// readSecrets makes tokens and keys of the configured secrets.
-func (o *options) readSecrets(c *config) (err error) {
-	previous := func(key string) []auth.Secret {
-		if v := c.GetString(key); v != "" {
-			return []auth.Secret{auth.Secret(v)}
-		}
-		return nil
-	}
-	signing := auth.Secret(c.GetString("jwt_secret"))
-	if o.tokens, err = auth.NewTokens(signing, previous("jwt_secret_previous")...); err != nil {
-		return fmt.Errorf("JWT_SECRET: %w", err)
-	}
-	container, before := auth.Secret(c.GetString("container_secret")), previous("container_secret_previous")
-	if container == "" {
-		// The keys of containers are derived under labels of their own: no token of a client
-		// is ever one of a container.
-		container, before = signing, previous("jwt_secret_previous")
-	}
-	if o.containerKeys, err = auth.NewContainerKeys(container, before...); err != nil {
-		return fmt.Errorf("CONTAINER_SECRET: %w", err)
-	}
-	parsed, err := auth.ParseKeys(c.GetString("api_keys"))
-	if err != nil {
-		return fmt.Errorf("API_KEYS: %w", err)
-	}
-	if o.keys, err = auth.NewKeys(parsed...); err != nil {
-		return fmt.Errorf("API_KEYS: %w", err)
-	}
-	return nil
 }
 
 // containerCIDRs are the networks that containers may be dialled in. The tasks of an ECS
