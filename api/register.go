@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,8 @@ import (
 
 const (
 	maxRegistration = 16 << 10 // bytes of body
-	linkProtocol    = 2        // the version of the link that this pool speaks
+	linkProtocol    = 2        // the version of the link that our own agents speak
+	linkProtocolV1  = 1        // the original's: it names none, and no life and no slots either
 	maxSlots        = 1000
 	maxClaim        = 256 // bytes of each text that a registration claims
 )
@@ -36,8 +38,8 @@ type registrationJSON struct {
 // registeredJSON is the answer to a registration.
 type registeredJSON struct {
 	Status     string `json:"status"`
-	LinkSecret string `json:"linkSecret"`
-	OwnerSeq   int64  `json:"ownerSeq"`
+	LinkSecret string `json:"linkSecret,omitempty"`
+	OwnerSeq   int64  `json:"ownerSeq,omitempty"`
 }
 
 // register records a container with this replica as the owner of its link. The token is
@@ -82,6 +84,9 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 		}
 		launch = ""
 	}
+	if r.Protocol == 0 || r.Protocol == linkProtocolV1 {
+		s.completeV1(&r)
+	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -106,16 +111,25 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 	}
 	s.mirror.ApplyContainer(record)
 	s.log.Info("container registered", "container", record.ID, "boot", record.BootID, "slots", record.MaxSessions,
-		"ownerSeq", record.OwnerSeq, "request", requestID(c))
+		"protocol", record.Protocol, "ownerSeq", record.OwnerSeq, "request", requestID(c))
+	if record.Protocol == linkProtocolV1 {
+		return &registeredJSON{Status: "registered"}, nil // it knows nothing of secrets
+	}
 	return &registeredJSON{
 		Status: "registered", LinkSecret: s.containerKeys.LinkSecret(record.ID, record.BootID), OwnerSeq: record.OwnerSeq,
 	}, nil
 }
 
+// completeV1 adds what a v1 container does not say. It registers once in its life, so that each
+// registration is a life of its own.
+func (s *Server) completeV1(r *registrationJSON) {
+	r.Protocol, r.BootID, r.MaxSessions = linkProtocolV1, "v1_"+rand.Text(), s.defaultMaxSessions
+}
+
 func (r *registrationJSON) check() error {
 	switch {
-	case r.Protocol != linkProtocol:
-		return invalid(fmt.Sprintf("protocol %d of the link is not served by this pool", max(r.Protocol, 1)), "run an agent that speaks protocol 2")
+	case r.Protocol != linkProtocol && r.Protocol != linkProtocolV1:
+		return invalid(fmt.Sprintf("protocol %d of the link is not known here", r.Protocol), "run an agent that speaks protocol 2")
 	case !state.ValidID(r.BootID):
 		return invalid("bootId must be 1 to 128 letters, digits, _ or -", "draw one at each start of the agent")
 	case r.MaxSessions < 1 || r.MaxSessions > maxSlots:

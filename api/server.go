@@ -106,6 +106,9 @@ type Config struct {
 	Version   string   // of this binary
 	PublicURL *url.URL // what connect URLs begin with; nil: the host that the request names
 
+	// DefaultMaxSessions is the number of slots of containers that do not say: v1's. Zero: 20.
+	DefaultMaxSessions int
+
 	// SharedToken and ContainerNetworks let containers in that we did not launch: by that
 	// token, from an address in those networks. A nil SharedToken lets none in.
 	SharedToken       SharedToken
@@ -154,6 +157,8 @@ type Server struct {
 	sharedToken       SharedToken
 	containerNetworks []netip.Prefix
 
+	defaultMaxSessions int
+
 	defaultTimeout time.Duration
 	createWait     time.Duration
 	maxBody        int64
@@ -193,6 +198,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	if s.defaultTimeout < minTimeout || s.defaultTimeout > maxTimeout {
 		return nil, fmt.Errorf("api: DefaultTimeout is %v: it must be from %v to %v", s.defaultTimeout, minTimeout, maxTimeout)
+	}
+	s.defaultMaxSessions = cfg.DefaultMaxSessions
+	if s.defaultMaxSessions == 0 {
+		s.defaultMaxSessions = 20
+	}
+	if s.defaultMaxSessions < 1 || s.defaultMaxSessions > maxSlots {
+		return nil, fmt.Errorf("api: DefaultMaxSessions is %d: it must be from 1 to %d", s.defaultMaxSessions, maxSlots)
 	}
 	if s.createWait == 0 {
 		s.createWait = time.Second

@@ -66,6 +66,33 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+func TestRegisterV1(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) { c.DefaultMaxSessions, c.Dialect = 7, state.DialectV1 })
+	send := func(body string) reply {
+		return h.call("POST", "/internal/register", body, "X-Container-Token", h.containers.Token("cnt_1"))
+	}
+	boots := map[string]bool{}
+	for _, body := range []string{
+		`{"containerId":"cnt_1","ip":"localhost","port":8080,"taskArn":"local"}`,
+		`{"containerId":"cnt_1","ip":"localhost","port":8080,"taskArn":"local","protocol":0,"bootId":"a/b","maxSessions":-1}`,
+		`{"containerId":"cnt_1","ip":"localhost","port":8080,"taskArn":"local","protocol":1}`,
+	} {
+		answer := send(body)
+		if got := strings.TrimSpace(string(answer.body)); answer.status != 200 || got != `{"status":"registered"}` {
+			t.Fatalf("%d %s", answer.status, got)
+		}
+		c, err := h.store.Container(t.Context(), "cnt_1")
+		must(t, err)
+		want := state.Claim{IP: "localhost", Port: 8080, TaskARN: "local"}
+		if c.Protocol != 1 || c.MaxSessions != 7 || c.Claimed != want || c.Owner != replica || !state.ValidID(c.BootID) || boots[c.BootID] {
+			t.Errorf("record %+v", c)
+		}
+		boots[c.BootID] = true
+	}
+	wantError(t, send(registration()), 409, "other_protocol")
+	wantError(t, h.call("POST", "/internal/register", registration("protocol", 1), "X-Container-Token", "bad"), 401, "unauthorized")
+}
+
 func TestRegistrationsThatAreRefused(t *testing.T) {
 	h := newHouse(t)
 	token := h.containers.Token("cnt_1")
@@ -80,8 +107,6 @@ func TestRegistrationsThatAreRefused(t *testing.T) {
 		{"its token for another container", registration("containerId", `"cnt_2"`), token, 401, "unauthorized"},
 		{"an API key", registration(), aliceKey, 401, "unauthorized"},
 		{"a bad token and a bad rest", registration("protocol", 1, "bootId", `""`), "x", 401, "unauthorized"},
-		{"v1", registration("protocol", 0), token, 400, "invalid_request"},
-		{"protocol 1", registration("protocol", 1), token, 400, "invalid_request"},
 		{"protocol 3", registration("protocol", 3), token, 400, "invalid_request"},
 		{"no boot", registration("bootId", `""`), token, 400, "invalid_request"},
 		{"a strange boot", registration("bootId", `"a/b"`), token, 400, "invalid_request"},

@@ -44,7 +44,7 @@ func (r *Relay) Drain(ctx context.Context, limit time.Duration) {
 func (r *Relay) none() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.live)+r.joining == 0 {
+	if len(r.live)+len(r.guests)+r.joining == 0 {
 		none := make(chan struct{})
 		close(none)
 		return none
@@ -61,11 +61,15 @@ func (r *Relay) closeAll(ctx context.Context) {
 	r.cut = true
 	farewells := maps.Clone(r.live)
 	live := slices.Collect(maps.Keys(farewells))
+	guests := slices.Collect(maps.Keys(r.guests))
 	r.mu.Unlock()
 	rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
 	pause := time.Duration(0)
 	if len(live) > 1 {
 		pause = min(drainSpread/time.Duration(len(live)), 50*time.Millisecond)
+	}
+	for _, c := range guests {
+		c.end(closeAway, reasonShutdown, false)
 	}
 	for _, t := range live {
 		t.Close(farewells[t].Code, farewells[t].Reason)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -56,6 +57,9 @@ type link struct {
 	stop   context.CancelCauseFunc
 	poked  chan struct{} // holds one
 	rec    *recorder
+	env    *envelopes  // of a v1 container; else nil
+	since  int64       // the revision of the container's record when the link began
+	news   atomic.Bool // v1: clients have come or gone
 
 	// owned by run
 	state linkState
@@ -71,6 +75,13 @@ func newLink(base context.Context, ls *Links, c *state.Container) *link {
 		seq:    c.OwnerSeq,
 		by:     state.Authority{Container: c.ID, OwnerSeq: c.OwnerSeq},
 		poked:  make(chan struct{}, 1),
+		since:  c.Rev,
+	}
+	if c.Protocol == wire.ProtocolV1 {
+		l.env = newEnvelopes(ls.envMetrics, func() {
+			l.news.Store(true)
+			l.wake()
+		})
 	}
 	l.ctx, l.stop = context.WithCancelCause(base)
 	l.rec = newRecorder(l)
@@ -120,7 +131,7 @@ func (l *link) keep() {
 			continue
 		}
 		l.enter(linkOpen)
-		opened, err := newLine(l, conn, to).serve()
+		opened, err := l.serve(conn, to)
 		if l.ctx.Err() != nil {
 			break
 		}
@@ -134,9 +145,24 @@ func (l *link) keep() {
 		// The leader asks ECS about the task at once. If the container lives, it registers by
 		// itself, which makes another link of this one.
 		l.rec.add(fact{kind: factLost, message: to.taskARN})
+		if l.env != nil {
+			backoff.wait(l.ctx, nil) // a v1 container never registers again
+			continue
+		}
 		sleep(l.ctx, l.links.cfg.Redial)
 	}
+	if l.env != nil {
+		l.env.finish()
+	}
 	l.leave()
+}
+
+// serve runs one socket of the link in the container's dialect.
+func (l *link) serve(conn *websocket.Conn, to target) (opened bool, err error) {
+	if l.env != nil {
+		return newV1Line(l, conn, to).serve()
+	}
+	return newLine(l, conn, to).serve()
 }
 
 // leave writes down what is still known, and lets the container go if the replica stops.
@@ -162,6 +188,9 @@ func (l *link) enter(s linkState) {
 
 // dial opens the control socket.
 func (l *link) dial(addr string) (*websocket.Conn, error) {
+	if l.env != nil {
+		return l.dialV1(addr)
+	}
 	dialer := websocket.Dialer{NetDialContext: l.links.cfg.Dial, HandshakeTimeout: 5 * time.Second}
 	conn, resp, err := dialer.DialContext(l.ctx, "ws://"+addr+wire.LinkPath, http.Header{
 		"Authorization":     {"Bearer " + l.links.cfg.Secret(l.id, l.bootID)},

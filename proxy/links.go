@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -93,6 +94,8 @@ type LinksConfig struct {
 	// dialled again; zero: 3 s.
 	Redial time.Duration
 
+	V1 V1Config
+
 	// Project is given what each report says, to be shown to others (Projector.Project); nil:
 	// it is shown to nobody. It must return at once.
 	Project func(Projection)
@@ -107,7 +110,10 @@ type Links struct {
 	cfg     LinksConfig
 	log     *slog.Logger
 	metrics *linkMetrics
+	fetch   *http.Transport
 	kick    chan struct{} // holds one: there is something in dirty
+
+	envMetrics *envelopeMetrics
 
 	mu      sync.Mutex // guards the following
 	links   map[string]*link
@@ -129,15 +135,19 @@ func NewLinks(cfg LinksConfig) *Links {
 	defaultTo(&cfg.DisconnectGrace, DefaultDisconnectGrace)
 	defaultTo(&cfg.LostGrace, DefaultLostGrace)
 	defaultTo(&cfg.Redial, 3*time.Second)
+	cfg.V1.setDefaults()
 	return &Links{
 		cfg:     cfg,
 		log:     cfg.Log,
 		metrics: newLinkMetrics(cfg.Registerer),
+		fetch:   newTransport(cfg.Dial),
 		kick:    make(chan struct{}, 1),
 		links:   map[string]*link{},
 		holders: map[string]string{},
 		dirty:   map[string]struct{}{},
 		fenced:  map[string]int64{},
+
+		envMetrics: newEnvelopeMetrics(cfg.Registerer),
 	}
 }
 
@@ -255,7 +265,7 @@ func (ls *Links) settle(base context.Context, id string) *link {
 	c, ok := ls.cfg.Mirror.Container(id)
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ours := ok && c.Owner == ls.cfg.Replica && c.Phase != state.Gone && c.Protocol == wire.Protocol
+	ours := ok && c.Owner == ls.cfg.Replica && c.Phase != state.Gone && ls.speaks(c.Protocol)
 	if !ok || ls.fenced[id] < c.OwnerSeq {
 		delete(ls.fenced, id)
 	}
@@ -271,6 +281,21 @@ func (ls *Links) settle(base context.Context, id string) *link {
 	l := newLink(base, ls, c)
 	ls.links[id] = l
 	return l
+}
+
+// speaks tells whether links speak that protocol.
+func (ls *Links) speaks(protocol int) bool {
+	return protocol == wire.Protocol || protocol == wire.ProtocolV1 && ls.cfg.V1.Slots != nil
+}
+
+// envelopesOf gives the clients' side of a v1 container's link, if this replica has it.
+func (ls *Links) envelopesOf(container string) *envelopes {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l := ls.links[container]; l != nil {
+		return l.env
+	}
+	return nil
 }
 
 // gone is called by a link at its end.

@@ -136,7 +136,7 @@ func (l *line) absorb(r *wire.Report) error {
 }
 
 // container is the mirrored record, if it is still this life of it.
-func (l *line) container() (*state.Container, bool) {
+func (l *link) container() (*state.Container, bool) {
 	c, ok := l.links.cfg.Mirror.Container(l.id)
 	return c, ok && c.BootID == l.bootID
 }

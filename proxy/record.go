@@ -44,6 +44,7 @@ const (
 	factEnded            // the container holds nothing of the session any more
 	factDrain            // the container drains by itself
 	factLost             // the link is lost; message is the task's ARN
+	factEnd              // a limit of the session's life is reached, for which reason names it
 	factJudge            // ask the store whether the container may keep the session
 )
 
@@ -238,6 +239,8 @@ func (r *recorder) write(f fact) error {
 		}
 	case factEnded:
 		s, err = r.end(ctx, f)
+	case factEnd:
+		s, err = store.End(ctx, r.link.by, state.End{Session: f.session, BindRev: f.bindRev, Reason: f.reason, Message: f.message})
 	case factDrain:
 		var c *state.Container
 		c, err = store.Drain(ctx, r.link.by, r.link.id, r.link.bootID)

@@ -37,6 +37,7 @@ type RelayMirror interface {
 	Session(id string) (*state.Session, bool)
 	Sessions() []*state.Session
 	Container(id string) (*state.Container, bool)
+	Containers() []*state.Container
 	ApplySession(s *state.Session)
 	Await(ctx context.Context, id string, done func(*state.Session) bool) (*state.Session, error)
 }
@@ -46,11 +47,20 @@ type RelayConfig struct {
 	Mirror RelayMirror
 	Store  RelayStore
 	// Secret gives the secret of links and session requests to one life of a container.
-	Secret     func(container, bootID string) string
-	Dial       tunnel.DialFunc       // nil: net.Dialer
-	Hold       time.Duration         // zero: DefaultHold
-	Log        *slog.Logger          // nil: silent
-	Registerer prometheus.Registerer // nil: no metrics
+	Secret func(container, bootID string) string
+	Dial   tunnel.DialFunc // nil: net.Dialer
+	Hold   time.Duration   // zero: DefaultHold
+
+	// Links carries the clients of v1 containers; nil: there are none.
+	Links *Links
+	// Peers lets v1 clients through to the replica that has their container's link; nil: they
+	// are asked to try again.
+	Peers Peers
+	// PoolProtocol tells the protocol that containers of this pool speak; zero: not known yet.
+	// nil: what the containers say that are there.
+	PoolProtocol func() int
+	Log          *slog.Logger          // nil: silent
+	Registerer   prometheus.Registerer // nil: no metrics
 }
 
 // Access is a request that the caller has authenticated.
@@ -75,14 +85,17 @@ type Relay struct {
 	fetch   *http.Transport
 	life    context.Context //nolint:containedctx // ends when the drain begins
 	endLife context.CancelFunc
+	scratch sync.Pool // *[]byte, for v1 clients' messages
+	writers sync.Pool // for their sockets
 
 	mu      sync.Mutex                           // guards the following
 	live    map[*tunnel.Tunnel]tunnel.CloseFrame // what each client is told when the drain is past its limit
 	joining int                                  // clients between their upgrade and their tunnel
-	past    [2]tunnel.Flow                       // what ended tunnels have moved: to the browser, to the client
-	drain   bool                                 // no new clients
-	cut     bool                                 // the drain is past its limit
-	empty   chan struct{}                        // closed when no client is left; nil: nobody waits
+	guests  map[*v1Client]struct{}
+	past    [2]tunnel.Flow // what ended tunnels have moved: to the browser, to the client
+	drain   bool           // no new clients
+	cut     bool           // the drain is past its limit
+	empty   chan struct{}  // closed when no client is left; nil: nobody waits
 }
 
 // NewRelay returns a Relay.
@@ -100,7 +113,9 @@ func NewRelay(cfg RelayConfig) *Relay {
 		metrics: newRelayMetrics(cfg.Registerer),
 		fetch:   newTransport(cfg.Dial),
 		live:    map[*tunnel.Tunnel]tunnel.CloseFrame{},
+		guests:  map[*v1Client]struct{}{},
 	}
+	r.scratch.New = func() any { return new([]byte) }
 	r.life, r.endLife = context.WithCancel(context.Background())
 	register(cfg.Registerer, newLiveCollector(r))
 	return r
@@ -132,6 +147,11 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, r
 }
 
 func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, rest string) error {
+	if v1, err := r.speaksV1(req.Context(), access.SessionID); err != nil {
+		return err
+	} else if v1 {
+		return r.serveV1(w, req, access, rest)
+	}
 	switch trimmed := strings.TrimSuffix(rest, "/"); trimmed {
 	case "/json/version", "/json/list", "/json":
 		return r.serveDiscovery(w, req, access, trimmed)
@@ -271,7 +291,12 @@ func (r *Relay) leave(t *tunnel.Tunnel) {
 		r.past[0] = sum(r.past[0], stats.ToBackend)
 		r.past[1] = sum(r.past[1], stats.ToClient)
 	}
-	if len(r.live)+r.joining == 0 && r.empty != nil {
+	r.emptied()
+}
+
+// emptied tells those who wait that no client is left, if so. r.mu is held.
+func (r *Relay) emptied() {
+	if len(r.live)+len(r.guests)+r.joining == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
 	}
@@ -285,7 +310,7 @@ func sum(a, b tunnel.Flow) tunnel.Flow {
 func (r *Relay) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.live)
+	return len(r.live) + len(r.guests)
 }
 
 // totals counts connections now, and all that was ever moved.
@@ -297,5 +322,5 @@ func (r *Relay) totals() (n int, toBrowser, toClient tunnel.Flow) {
 		stats := t.Stats()
 		toBrowser, toClient = sum(toBrowser, stats.ToBackend), sum(toClient, stats.ToClient)
 	}
-	return len(r.live), toBrowser, toClient
+	return len(r.live) + len(r.guests), toBrowser, toClient
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/wallcrawler/wallcrawler/proxy/wire"
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
@@ -110,6 +111,8 @@ func checkTask(t *state.Task, c *state.Container) (netip.Addr, error) {
 	// means that somebody else may be speaking in its name.
 	claimed, err := netip.ParseAddr(c.Claimed.IP)
 	switch {
+	case c.Claimed.IP == "localhost" && c.Protocol == wire.ProtocolV1:
+		// What a v1 container says that could not find out where it is.
 	case c.Claimed.IP == "localhost" || err == nil && claimed.IsLoopback() && addr.IsLoopback():
 		if !addr.IsLoopback() {
 			return netip.Addr{}, fmt.Errorf("it says that it is at %s, ECS says %s", c.Claimed.IP, addr)
