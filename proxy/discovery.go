@@ -76,14 +76,24 @@ func (r *Relay) serveDiscovery(w http.ResponseWriter, req *http.Request, access 
 }
 
 // ask gets one answer of a session's browser.
-func (r *Relay) ask(ctx context.Context, s *state.Session, c *state.Container, what string, limit int64) ([]byte, error) {
+func (r *Relay) ask(ctx context.Context, s *state.Session, c *state.Container, what string, limit int64) (body []byte, err error) {
+	err = r.withSecrets(s, c, func(header http.Header) (err error) {
+		body, err = r.askWith(ctx, s, c, what, limit, header)
+		return err
+	})
+	return body, err
+}
+
+func (r *Relay) askWith(
+	ctx context.Context, s *state.Session, c *state.Container, what string, limit int64, header http.Header,
+) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Addr+wire.SessionsPath+s.ID+what, nil)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", c.Addr, err)
 	}
-	req.Header = r.credentials(s, c)
+	req.Header = header
 	resp, err := r.fetch.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", c.Addr, err)

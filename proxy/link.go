@@ -191,9 +191,23 @@ func (l *link) dial(addr string) (*websocket.Conn, error) {
 	if l.env != nil {
 		return l.dialV1(addr)
 	}
+	var conn *websocket.Conn
+	var err error
+	of := &state.Container{ID: l.id, BootID: l.bootID}
+	for _, secret := range secrets(of, l.links.cfg.Secret, l.links.cfg.PreviousSecrets) {
+		var status int
+		if conn, status, err = l.dialWith(addr, secret); status != http.StatusUnauthorized {
+			break
+		}
+	}
+	return conn, err
+}
+
+// dialWith gives the status of a refusal too; zero if there was no answer.
+func (l *link) dialWith(addr, secret string) (*websocket.Conn, int, error) {
 	dialer := websocket.Dialer{NetDialContext: l.links.cfg.Dial, HandshakeTimeout: 5 * time.Second}
 	conn, resp, err := dialer.DialContext(l.ctx, "ws://"+addr+wire.LinkPath, http.Header{
-		"Authorization":     {"Bearer " + l.links.cfg.Secret(l.id, l.bootID)},
+		"Authorization":     {"Bearer " + secret},
 		wire.OwnerSeqHeader: {strconv.FormatInt(l.seq, 10)},
 		wire.ReplicaHeader:  {l.links.cfg.Replica},
 	})
@@ -201,12 +215,12 @@ func (l *link) dial(addr string) (*websocket.Conn, error) {
 		_ = resp.Body.Close()
 	}
 	if err != nil && resp != nil {
-		return nil, fmt.Errorf("dialling %s: refused with status %d", addr, resp.StatusCode)
+		return nil, resp.StatusCode, fmt.Errorf("dialling %s: refused with status %d", addr, resp.StatusCode)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dialling %s: %w", addr, err)
+		return nil, 0, fmt.Errorf("dialling %s: %w", addr, err)
 	}
-	return conn, nil
+	return conn, 0, nil
 }
 
 // line is one socket of a link. Its fields are owned by serve, but for what read uses.

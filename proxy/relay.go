@@ -48,8 +48,11 @@ type RelayConfig struct {
 	Store  RelayStore
 	// Secret gives the secret of links and session requests to one life of a container.
 	Secret func(container, bootID string) string
-	Dial   tunnel.DialFunc // nil: net.Dialer
-	Hold   time.Duration   // zero: DefaultHold
+	// PreviousSecrets gives those that it may still hold after the keys were changed; nil: none.
+	PreviousSecrets func(container, bootID string) []string
+
+	Dial       tunnel.DialFunc       // nil: net.Dialer
+	Hold       time.Duration         // zero: DefaultHold
 
 	// Links carries the clients of v1 containers; nil: there are none.
 	Links *Links
@@ -59,8 +62,9 @@ type RelayConfig struct {
 	// PoolProtocol tells the protocol that containers of this pool speak; zero: not known yet.
 	// nil: what the containers say that are there.
 	PoolProtocol func() int
-	Log          *slog.Logger          // nil: silent
-	Registerer   prometheus.Registerer // nil: no metrics
+
+	Log        *slog.Logger          // nil: silent
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // Access is a request that the caller has authenticated.
@@ -169,9 +173,10 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 	}
 	var backend tunnel.Peer
 	err = r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
-		var err error
-		backend, err = tunnel.Dial(ctx, r.cfg.Dial, c.Addr, path, r.credentials(s, c))
-		return err
+		return r.withSecrets(s, c, func(header http.Header) (err error) {
+			backend, err = tunnel.Dial(ctx, r.cfg.Dial, c.Addr, path, header)
+			return err
+		})
 	})
 	if err != nil {
 		return err
@@ -200,9 +205,9 @@ func backendPath(session, rest string) (string, error) {
 }
 
 // credentials are what a container asks of requests to its sessions.
-func (r *Relay) credentials(s *state.Session, c *state.Container) http.Header {
+func credentials(s *state.Session, secret string) http.Header {
 	return http.Header{
-		"Authorization":    {"Bearer " + r.cfg.Secret(c.ID, c.BootID)},
+		"Authorization":    {"Bearer " + secret},
 		wire.BindRevHeader: {fmt.Sprint(s.BindRev)},
 	}
 }

@@ -33,9 +33,14 @@ type front struct {
 
 func (w *world) front(hold time.Duration) *front {
 	w.t.Helper()
-	f := &front{w: w, relay: proxy.NewRelay(proxy.RelayConfig{
+	return w.frontOf(proxy.NewRelay(proxy.RelayConfig{
 		Mirror: w.mirror, Store: w.store, Secret: secretOf, Hold: hold, Registerer: w.reg,
-	})}
+	}))
+}
+
+func (w *world) frontOf(relay *proxy.Relay) *front {
+	w.t.Helper()
+	f := &front{w: w, relay: relay}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/sessions/"), "/")
 		public, _ := url.Parse("https://browsers.example/base")

@@ -1,0 +1,7 @@
+package proxy
+
+// By gives the access as the relay passes it on.
+func (a Access) By(r *Relay) Access {
+	a.relay = r
+	return a
+}
