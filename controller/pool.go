@@ -21,6 +21,9 @@ const (
 	showAnyway = 30 * time.Second
 	// maxEvents bounds what waits to be noted while the store is silent.
 	maxEvents = 1000
+	// eventsRead is how many events of its predecessors a leader looks at, so as not to tell
+	// what they have told.
+	eventsRead = 500
 )
 
 // pool is what a leader knows of its pool beyond the configuration. The loop's goroutine owns
@@ -39,8 +42,9 @@ type pool struct {
 	shown   state.PoolState
 	shownAt time.Time // monotonic
 
-	forgotten map[string]bool // containers that are gone whose notes have been removed
-	events    []state.Event   // to be noted
+	forgotten map[string]bool      // containers that are gone whose notes have been removed
+	events    []state.Event        // to be noted
+	told      map[state.Event]bool // by leaders before; without the time
 }
 
 // unreadable stands for a pool:desired that is no text; no JSON is like it.
@@ -55,6 +59,15 @@ func (c *Controller) seed(ctx context.Context, w *world, p *pool) error {
 	notes, err := c.cfg.Store.PoolNotes(ctx)
 	if err != nil {
 		return err
+	}
+	told, err := c.cfg.Store.Tail(ctx, eventsRead)
+	if err != nil {
+		return err
+	}
+	p.told = make(map[state.Event]bool, len(told))
+	for _, e := range told {
+		e.At = time.Time{}
+		p.told[e] = true
 	}
 	w.documentsAt, w.listedAt, p.listedAt = notes.ListedAt, notes.ListedAt, notes.ListedAt
 	if o, err := c.overrides(notes.Obeyed); err == nil {
@@ -140,8 +153,13 @@ func (c *Controller) policy(p *pool) plan.Policy {
 	return policy
 }
 
-// note has an event noted.
+// note has an event noted, unless a leader before has told of the same: whoever begins to
+// lead finds again what his predecessor has found.
 func (p *pool) note(e state.Event) {
+	if e = e.Clipped(); e.Reason != state.EventObeyed && p.told[e] {
+		delete(p.told, e)
+		return
+	}
 	if len(p.events) < maxEvents {
 		p.events = append(p.events, e)
 	}

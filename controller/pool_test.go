@@ -170,6 +170,30 @@ func TestEventsAreNotedOnce(t *testing.T) {
 	})
 }
 
+func TestANewLeaderDoesNotTellWhatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := newRig(t, state.Pool{Max: 1, MaxSessions: 2}, nil)
+		first.store.SetDocument("bad", `{"sessionId":`, time.Hour)
+		first.store.SetDocument("s1", pending("s1"), time.Hour)
+		first.until(5*time.Second, "s1 is ready", func() bool { return first.phase("s1") == state.Ready })
+		first.store.SetDocument("s1", `{"sessionId":"s1","userId":"bob","status":"ready","timeout":600000}`, time.Hour)
+		first.store.SetPoolDesired(`{"min":-1}`, 0)
+		pass(5 * time.Second)
+		first.stop()
+		before, _ := first.store.Tail(t.Context(), 100)
+		second := first.successor(state.Pool{Max: 1, MaxSessions: 2}, "r2")
+		pass(2 * time.Minute)
+		if after, _ := second.store.Tail(t.Context(), 100); len(before) != 3 || len(after) != 3 {
+			t.Errorf("%d events, and %d after a change of leaders: %+v", len(before), len(after), after)
+		}
+		second.store.SetDocument("bad", `[]`, time.Hour)
+		pass(2 * time.Minute)
+		if got := second.events(state.KindDocument, "bad"); len(got) != 2 {
+			t.Errorf("of what is new: %v", got)
+		}
+	})
+}
+
 func TestANewLeaderAfterBlindnessTakesAMissingDocumentForAWish(t *testing.T) {
 	for name, tc := range map[string]struct {
 		blind time.Duration
