@@ -41,31 +41,15 @@ type secretSpecs struct {
 
 // readSecrets checks what the configuration says of secrets. Nothing is fetched.
 func readSecrets(c *config) (*secretSpecs, error) {
-	var errs []error
-	secret := func(name string) secretSpec {
-		s := secretSpec{
-			Name: name, Value: auth.Secret(c.GetString(name + "_secret")),
-			Previous: auth.Secret(c.GetString(name + "_secret_previous")), ARN: c.GetString(name + "_secret_arn"),
-		}
-		env := strings.ToUpper(name) + "_SECRET"
-		switch {
-		case s.Value != "" && s.ARN != "":
-			errs = append(errs, fmt.Errorf("%s and %s_ARN are both set: give one", env, env))
-		case s.Value == "" && s.Previous != "":
-			errs = append(errs, fmt.Errorf("%s_PREVIOUS is set without %s: Secrets Manager keeps previous versions itself", env, env))
-		}
-		for _, one := range []secretSpec{{Name: env, Value: s.Value}, {Name: env + "_PREVIOUS", Value: s.Previous}} {
-			if one.Value != "" && len(one.Value) < auth.MinSecret {
-				errs = append(errs, fmt.Errorf("%s has %d bytes: use at least %d random ones", one.Name, len(one.Value), auth.MinSecret))
-			}
-		}
-		return s
-	}
+	jwe, errJWE := c.secret("jwe")
+	jwt, errJWT := c.secret("jwt")
+	container, errContainer := c.secret("container")
+	errs := []error{errJWE, errJWT, errContainer}
 	s := &secretSpecs{
-		JWE: secret("jwe"), JWT: secret("jwt"), Container: secret("container"),
+		JWE: jwe, JWT: jwt, Container: container,
 		KeySet: c.GetString("jwt_jwks"), KeysARN: c.GetString("api_keys_secret_arn"), ContainerToken: auth.Secret(c.GetString("container_token")),
 		JWKS:    auth.JWKSOptions{Algorithm: c.GetString("jwt_algorithm"), Issuer: c.GetString("jwt_issuer"), Audience: c.GetString("jwt_audience")},
-		Manager: auth.ManagerOptions{Region: c.GetString("aws_region"), Endpoint: first(c.GetString("secrets_endpoint"), c.GetString("aws_endpoint"))},
+		Manager: c.managerOptions(),
 	}
 	errs = append(errs, s.checkTokens()...)
 	if s.ContainerToken != "" {
@@ -83,6 +67,28 @@ func readSecrets(c *config) (*secretSpecs, error) {
 		errs = append(errs, fmt.Errorf("API_KEYS: %w", err))
 	} else if len(s.Keys) == 0 && s.KeysARN == "" {
 		errs = append(errs, errors.New("neither API_KEYS nor API_KEYS_SECRET_ARN is set: nobody could create sessions"))
+	}
+	return s, errors.Join(errs...)
+}
+
+// secret checks what the configuration says of one secret.
+func (c *config) secret(name string) (secretSpec, error) {
+	s := secretSpec{
+		Name: name, Value: auth.Secret(c.GetString(name + "_secret")),
+		Previous: auth.Secret(c.GetString(name + "_secret_previous")), ARN: c.GetString(name + "_secret_arn"),
+	}
+	env := strings.ToUpper(name) + "_SECRET"
+	var errs []error
+	switch {
+	case s.Value != "" && s.ARN != "":
+		errs = append(errs, fmt.Errorf("%s and %s_ARN are both set: give one", env, env))
+	case s.Value == "" && s.Previous != "":
+		errs = append(errs, fmt.Errorf("%s_PREVIOUS is set without %s: Secrets Manager keeps previous versions itself", env, env))
+	}
+	for _, one := range []secretSpec{{Name: env, Value: s.Value}, {Name: env + "_PREVIOUS", Value: s.Previous}} {
+		if one.Value != "" && len(one.Value) < auth.MinSecret {
+			errs = append(errs, fmt.Errorf("%s has %d bytes: use at least %d random ones", one.Name, len(one.Value), auth.MinSecret))
+		}
 	}
 	return s, errors.Join(errs...)
 }
@@ -111,6 +117,10 @@ func (s *secretSpecs) checkTokens() (errs []error) {
 	return errs
 }
 
+func (c *config) managerOptions() auth.ManagerOptions {
+	return auth.ManagerOptions{Region: c.GetString("aws_region"), Endpoint: first(c.GetString("secrets_endpoint"), c.GetString("aws_endpoint"))}
+}
+
 // containerKeys are the credentials of containers, and those between replicas.
 type containerKeys interface {
 	api.ContainerKeys
@@ -137,15 +147,9 @@ type credentials struct {
 
 // open waits for the secrets that are kept elsewhere and makes credentials of all of them.
 func (s *secretSpecs) open(ctx context.Context, reg prometheus.Registerer, log *slog.Logger) (*credentials, error) {
-	metrics, err := auth.NewMetrics(reg)
+	o, err := s.opener(ctx, reg, log)
 	if err != nil {
-		return nil, fmt.Errorf("registering the metrics of credentials: %w", err)
-	}
-	o := opener{out: &credentials{}, log: log, metrics: metrics}
-	if slices.ContainsFunc([]secretSpec{s.JWE, s.JWT, s.Container, {ARN: s.KeysARN}}, func(one secretSpec) bool { return one.ARN != "" }) {
-		if o.manager, err = auth.NewManager(ctx, s.Manager); err != nil {
-			return nil, fmt.Errorf("making the client of Secrets Manager: %w", err)
-		}
+		return nil, err
 	}
 	if err := o.sessionTokens(ctx, s); err != nil {
 		return nil, err
@@ -182,6 +186,21 @@ type opener struct {
 	manager *auth.Manager // nil: no secret is in Secrets Manager
 	log     *slog.Logger
 	metrics *auth.Metrics
+}
+
+func (s *secretSpecs) opener(ctx context.Context, reg prometheus.Registerer, log *slog.Logger) (*opener, error) {
+	metrics, err := auth.NewMetrics(reg)
+	if err != nil {
+		return nil, fmt.Errorf("registering the metrics of credentials: %w", err)
+	}
+	o := &opener{out: &credentials{}, log: log, metrics: metrics}
+	if first(s.JWE.ARN, s.JWT.ARN, s.Container.ARN, s.KeysARN) == "" {
+		return o, nil
+	}
+	if o.manager, err = auth.NewManager(ctx, s.Manager); err != nil {
+		return nil, fmt.Errorf("making the client of Secrets Manager: %w", err)
+	}
+	return o, nil
 }
 
 func (o *opener) config(s secretSpec) auth.SecretConfig {
