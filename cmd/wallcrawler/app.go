@@ -67,7 +67,9 @@ type service struct {
 	links      *proxy.Links
 	relay      *proxy.Relay
 	server     *api.Server
+	tokens     api.Tokens
 	keepers    []keeper
+	owners     *proxy.Owners
 }
 
 // storeRetry is how often an unreachable store is tried at the start.
@@ -131,7 +133,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{o: o, log: o.log, store: store, keepers: known.keepers}
+	s := &service{o: o, log: o.log, store: store, tokens: known.tokens, keepers: known.keepers}
 	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
 	o.policy.Pool = o.pool
 	s.controller = controller.New(controller.Config{
@@ -152,16 +154,21 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
+		V1: proxy.V1Config{Slots: store},
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})
+	s.owners = newOwners(o, store, s.mirror, registry)
 	s.relay = proxy.NewRelay(proxy.RelayConfig{
-		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, Dial: dial, Hold: o.hold,
+		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets,
+		Dial: dial, Hold: o.hold, Links: s.links, Peers: newPeers(o, s.owners, known.containers, registry),
+		PoolProtocol: fixedProtocol(state.Dialect(o.dialect)),
 		Log: o.log, Registerer: registry,
 	})
 	s.server, err = api.New(api.Config{
 		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
 		SharedToken: shared, ContainerNetworks: o.containerCIDRs,
+		Tickets: known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
@@ -202,6 +209,7 @@ func (s *service) run(ctx context.Context) error {
 	}
 	start("mirror", life, s.mirror.Run)
 	start("links", linking, s.links.Run)
+	start("owners", linking, s.owners.Run)
 	start("controller", leading, s.controller.Run)
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
 
@@ -212,6 +220,7 @@ func (s *service) run(ctx context.Context) error {
 	}
 	s.log.Info("stopping", "clients", s.relay.Count(), "limit", s.o.drainTimeout)
 	s.server.SetDraining()
+	s.owners.Retire()
 	resign()
 	wait(life, s.o.unreadyFor)
 	shut()
@@ -245,7 +254,7 @@ type relayDoor struct{ relay *proxy.Relay }
 // ServeSession implements api.Relay.
 func (d relayDoor) ServeSession(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error {
 	return d.relay.Serve(w, r, proxy.Access{
-		SessionID: a.SessionID, Token: a.Token.Reveal(), PublicURL: a.Base,
+		SessionID: a.SessionID, UserID: a.UserID, Token: a.Token.Reveal(), PublicURL: a.Base, Tunnelled: a.Tunnelled,
 	}, "/"+rest)
 }
 
