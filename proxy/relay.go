@@ -51,8 +51,8 @@ type RelayConfig struct {
 	// PreviousSecrets gives those that it may still hold after the keys were changed; nil: none.
 	PreviousSecrets func(container, bootID string) []string
 
-	Dial       tunnel.DialFunc       // nil: net.Dialer
-	Hold       time.Duration         // zero: DefaultHold
+	Dial tunnel.DialFunc // nil: net.Dialer
+	Hold time.Duration   // zero: DefaultHold
 
 	// Links carries the clients of v1 containers; nil: there are none.
 	Links *Links
