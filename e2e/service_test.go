@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -115,13 +114,10 @@ func newService(t *testing.T, o serviceOptions) *service {
 // start starts the service's process. Its end is waited for before its tasks and its Redis go.
 func (s *service) start(t *testing.T) {
 	t.Helper()
-	var env []string
-	for name, value := range s.env {
-		env = append(env, name+"="+value)
-	}
-	slices.Sort(env)
-	s.process = start(t, program{name: "wallcrawler serve", path: suite.binary, args: []string{"serve"}, env: env})
+	s.process = start(t, program{name: "wallcrawler serve", path: suite.binary, args: []string{"serve"}, env: environ(s.env)})
 	t.Cleanup(func() {
+		s.wantNone(t, "what serve prints", s.process.stdout.String()+s.process.stderr.String())
+		s.wantNone(t, "what the agents print", s.tasks.String())
 		if s.process.ended() {
 			return
 		}
