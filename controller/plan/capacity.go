@@ -32,7 +32,13 @@ type supply struct {
 // (unplaced sessions and the warm reserve) against the slots left and coming, rounded up to
 // containers, between min and max.
 func capacity(s supply, pool state.Pool) (launch, surplus int) {
-	short := s.unplaced + pool.WarmSlots - s.free - s.coming
+	free := s.free
+	if s.unplaced > 0 {
+		// Slots that are free all the same are on containers that have failed these sessions
+		// before: they serve the reserve alone.
+		free = min(free, pool.WarmSlots)
+	}
+	short := s.unplaced + pool.WarmSlots - free - s.coming
 	if short > 0 {
 		launch = (short + pool.MaxSessions - 1) / pool.MaxSessions
 	}
