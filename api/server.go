@@ -304,6 +304,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.log.Warn("requests cut off", "after", shutdownGrace)
 		_ = server.Close()
 	}
-	<-served
+	_ = <-served // it was shut down
 	return nil
 }

@@ -267,5 +267,5 @@ func (c *Controller) failed(doing string, err error) {
 		c.lead.lose()
 		return
 	}
-	c.log.Warn(doing, "error", err)
+	c.log.Warn("store call failed, and will be made again", "doing", doing, "error", err)
 }

@@ -255,7 +255,7 @@ func (r *recorder) write(f fact) error {
 	}
 	if err == nil && s != nil {
 		mirror.ApplySession(s)
-		r.link.log.Info("session "+string(s.Phase), "session", s.ID, "reason", string(s.Reason), "refused", s.Refused)
+		r.link.log.Info("session recorded", "session", s.ID, "phase", string(s.Phase), "reason", string(s.Reason), "refused", s.Refused)
 	}
 	if refused(err) {
 		return nil
@@ -317,8 +317,9 @@ func failure(reason state.Reason) bool {
 	switch reason {
 	case state.Failed, state.BrowserCrashed, state.ContainerLost, state.StoppedExternally, state.Shutdown:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // release frees the slot of a session that is bound elsewhere, or over.

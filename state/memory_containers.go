@@ -136,8 +136,9 @@ func (m *Memory) Drain(ctx context.Context, by Authority, id, bootID string) (*C
 			c.Closing = c.Closing || asked
 			c.DrainSeq++
 			return news, nil
+		default:
+			return unchanged, conflict("the container is %s", c.Phase)
 		}
-		return unchanged, conflict("the container is %s", c.Phase)
 	})
 }
 

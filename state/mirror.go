@@ -76,7 +76,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	go func() {
 		watching <- m.src.Watch(ctx, func(hints []Hint) { m.see(ctx, hints) }, m.setDocuments)
 	}()
-	defer func() { <-watching }()
+	defer func() { _ = <-watching }()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -152,6 +152,7 @@ func (m *Mirror) see(ctx context.Context, hints []Hint) {
 			}
 		case KindAll:
 			m.Relist()
+		case KindDocument, KindFleet: // not kept here: passed on
 		}
 		if !known {
 			pass = append(pass, h)
