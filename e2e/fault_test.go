@@ -81,12 +81,13 @@ func TestBrowserThatDoesNotStart(t *testing.T) {
 	s := newService(t, serviceOptions{agentEnv: []string{"BROWSER_PATH=" + broken}})
 	s.start(t)
 	s.awaitReady(t)
-	created := s.alice.create(t, nil)
+	var created session // perhaps it has failed by the time of the answer
+	s.alice.want(t, http.MethodPost, "/v1/sessions", "{}", &created)
 	ended := s.alice.awaitEnd(t, 60*time.Second, created.ID, "failed")
 	if ended.Status != "ERROR" || !strings.Contains(ended.EndMessage, "no usable sandbox") {
 		t.Errorf("it has ended as %s: %q", ended.Status, ended.EndMessage)
 	}
-	_, a, err := tryCDP(t, created.ConnectURL)
+	_, a, err := tryCDP(t, s.socket(created.ID, s.mint(t, created.ID)))
 	if err == nil {
 		t.Fatal("a session without a browser lets clients in")
 	}

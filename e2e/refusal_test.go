@@ -32,7 +32,7 @@ func TestRefusals(t *testing.T) {
 		{"a text that is not UTF-8", http.MethodPost, sessions, "{\"region\":\"\xff\"}", key, 400, "invalid_request", "UTF-8"},
 		{"a wrong type names its field", http.MethodPost, sessions, `{"timeout":"soon"}`, key, 400, "invalid_request", "timeout"},
 		{"a wrong type deep down names its path", http.MethodPost, sessions, `{"browserSettings":{"viewport":{"width":"wide","height":1}}}`, key, 400, "invalid_request", "browserSettings.viewport.width"},
-		{"a timeout out of range", http.MethodPost, sessions, `{"timeout":1}`, key, 400, "invalid_request", "timeout"},
+		{"a timeout out of range", http.MethodPost, sessions, `{"timeout":3600000}`, key, 400, "invalid_request", "timeout"},
 		{"an unsupported setting is refused by name", http.MethodPost, sessions, `{"browserSettings":{"solveEverything":true}}`, key, 400, "unsupported_field", "browserSettings.solveEverything"},
 		{"a huge body", http.MethodPost, sessions, huge, key, 413, "too_large", "bytes"},
 		{"a malformed release", http.MethodPost, sessions + "/" + running.ID, `{"status":7}`, key, 400, "invalid_request", "status"},
