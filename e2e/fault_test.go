@@ -136,7 +136,7 @@ func TestAgentKilled(t *testing.T) {
 	}
 	eventually(t, 30*time.Second, "the container is replaced", func() error {
 		for _, c := range s.containers(t) {
-			if c.Phase == "ready" && c.Warm > 0 && c.ID != lost.ID {
+			if c.Phase == "ready" && c.ID != lost.ID {
 				return nil
 			}
 		}

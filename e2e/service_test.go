@@ -147,13 +147,13 @@ func (s *service) awaitReady(t *testing.T) {
 	})
 }
 
-// awaitContainer waits until a container with a warm browser is there.
+// awaitContainer waits until a container takes sessions.
 func (s *service) awaitContainer(t *testing.T) container {
 	t.Helper()
 	var found container
 	eventually(t, 40*time.Second, "a container is ready", func() error {
 		for _, c := range s.containers(t) {
-			if c.Phase == "ready" && c.Warm > 0 {
+			if c.Phase == "ready" {
 				found = c
 				return nil
 			}
