@@ -53,7 +53,9 @@ func table(w io.Writer, rows [][]string) {
 }
 
 // timesHead and timesRow are the table of plain times.
-func timesHead() []string { return []string{"what", "n", "p50 ms", "p90 ms", "p99 ms", "max ms", "goal"} }
+func timesHead() []string {
+	return []string{"what", "n", "p50 ms", "p90 ms", "p99 ms", "max ms", "goal"}
+}
 
 func timesRow(what string, s sample, goal string) []string {
 	return []string{what, fmt.Sprint(len(s)), ms(s.p50()), ms(s.quantile(0.90)), ms(s.quantile(0.99)), ms(s.quantile(1)), goal}
