@@ -31,17 +31,17 @@ func driveChromedp(t *testing.T, s *service, site site) {
 		}
 	}
 	do(ctx, chromedp.EmulateViewport(640, 360), chromedp.Navigate(site.url+"/"))
-	got := tour{Title: value(t, ctx, chromedp.Title())}
+	got := tour{Title: value(ctx, t, chromedp.Title())}
 	do(ctx, chromedp.Click("#go"))
-	got.Clicked, got.Label = value(t, ctx, chromedp.Title()), value(t, ctx, chromedp.Text("#go"))
-	wantPNG(t, value(t, ctx, chromedp.CaptureScreenshot()), 640, 360)
-	wantPDF(t, value(t, ctx, chromedp.PrintToPDF()))
-	big := value(t, ctx, chromedp.Evaluate[string]("fetch('/big').then(answer => answer.text())", chromedp.EvalAwaitPromise))
+	got.Clicked, got.Label = value(ctx, t, chromedp.Title()), value(ctx, t, chromedp.Text("#go"))
+	wantPNG(t, value(ctx, t, chromedp.CaptureScreenshot()), 640, 360)
+	wantPDF(t, value(ctx, t, chromedp.PrintToPDF()))
+	big := value(ctx, t, chromedp.Evaluate[string]("fetch('/big').then(answer => answer.text())", chromedp.EvalAwaitPromise))
 	sum := sha256.Sum256([]byte(big))
 	got.BigLength, got.BigSum = len(big), hex.EncodeToString(sum[:])
 
 	do(tab, chromedp.Navigate(site.url+"/second"))
-	got.Second = value(t, tab, chromedp.Title())
+	got.Second = value(tab, t, chromedp.Title())
 	targets, err := chromedp.Targets(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func driveChromedp(t *testing.T, s *service, site site) {
 }
 
 // value runs an action that gives one.
-func value[T any](t *testing.T, ctx context.Context, action chromedp.Action[T]) T {
+func value[T any](ctx context.Context, t *testing.T, action chromedp.Action[T]) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {

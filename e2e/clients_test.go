@@ -221,6 +221,16 @@ func TestClients(t *testing.T) {
 		s.alice.awaitEnd(t, 10*time.Second, kept.ID, "released")
 	})
 
+	t.Run("a session ends at its deadline, and its client is told", func(t *testing.T) {
+		created := s.alice.create(t, map[string]any{"timeout": 2, "keepAlive": true})
+		c := dialCDP(t, created.ConnectURL)
+		c.alive(t)
+		c.wantClose(t, 5*time.Second, 1000, "deadline")
+		if ended := s.alice.awaitEnd(t, 5*time.Second, created.ID, "deadline"); ended.Status != "TIMED_OUT" {
+			t.Errorf("status is %s", ended.Status)
+		}
+	})
+
 	t.Run("chromedp drives a session", func(t *testing.T) { driveChromedp(t, s, site) })
 
 	t.Run("a browser closed through the protocol ends its session", func(t *testing.T) {

@@ -362,6 +362,12 @@ func TestForeignDocuments(t *testing.T) {
 			set(t, "session:"+id, document(id, "pending"), 600*time.Second)
 			d.awaitPhase(t, redis, id, "ready")
 		}
+		plan := d.run(t, "plan")
+		for _, id := range []string{"ses_text", "ses_list", "ses_types", "ses_liar", "ses_hash", "ses_queue"} {
+			if !strings.Contains(plan, id) {
+				t.Errorf("plan does not tell of %s:\n%s", id, plan)
+			}
+		}
 		for _, key := range slices.Sorted(maps.Keys(poison)) {
 			if text := redis.get(t, key); text != poison[key] {
 				t.Errorf("%s was changed to %q", key, text)

@@ -22,9 +22,36 @@ func TestRedisGoneAtTheStart(t *testing.T) {
 	s.logged(t, 10*time.Second, "store unreachable, waiting for it")
 	s.redis.start(t)
 	s.awaitReady(t)
-	s.awaitContainer(t)
+	// There is no container yet: the client is held until there is a browser.
 	created := s.alice.create(t, nil)
 	dialCDP(t, created.ConnectURL).alive(t)
+}
+
+func TestRedisSilent(t *testing.T) {
+	s := startService(t, serviceOptions{})
+	created := s.alice.create(t, map[string]any{"keepAlive": true})
+	client := dialCDP(t, created.ConnectURL)
+	s.redis.process.signal(t, syscall.SIGSTOP)
+
+	began := time.Now()
+	a := s.alice.do(t, http.MethodPost, "/v1/sessions", "{}")
+	refused(t, a, http.StatusServiceUnavailable, "unavailable")
+	if took := time.Since(began); took > 5*time.Second || a.header.Get("Retry-After") == "" {
+		t.Errorf("the refusal took %s and says: %s", took, a.body)
+	}
+	client.alive(t)
+	dialCDP(t, created.ConnectURL).alive(t)
+	client.alive(t)
+
+	s.redis.process.signal(t, syscall.SIGCONT)
+	s.awaitReady(t)
+	eventually(t, 20*time.Second, "sessions are created again", func() error {
+		if a := s.alice.do(t, http.MethodPost, "/v1/sessions", "{}"); a.status != http.StatusOK {
+			return errors.New(string(a.body))
+		}
+		return nil
+	})
+	client.alive(t)
 }
 
 func TestRedisGoneLater(t *testing.T) {
@@ -160,7 +187,7 @@ func TestTaskThatNeverRegisters(t *testing.T) {
 	var tasks []struct{ ContainerID, LastStatus, StopCode string }
 	eventually(t, 30*time.Second, "the task that sleeps is stopped", func() error {
 		s.alice.want(t, http.MethodGet, "/v1/tasks", nil, &tasks)
-		if left := sleepers(once); left != "" {
+		if left := sleepers(); left != "" {
 			return errors.New(left)
 		}
 		return nil
@@ -176,8 +203,8 @@ func TestTaskThatNeverRegisters(t *testing.T) {
 	}
 }
 
-// sleepers lists the processes that still sleep. A task's environment tells whose it is.
-func sleepers(string) string {
+// sleepers lists the tasks that still sleep.
+func sleepers() string {
 	var found []string
 	for _, p := range processesOf(suite.tmp) {
 		if strings.Contains(p, "sleep 600") {

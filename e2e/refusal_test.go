@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -35,6 +36,8 @@ func TestRefusals(t *testing.T) {
 		{"a timeout out of range", http.MethodPost, sessions, `{"timeout":3600000}`, key, 400, "invalid_request", "timeout"},
 		{"an unsupported setting is refused by name", http.MethodPost, sessions, `{"browserSettings":{"solveEverything":true}}`, key, 400, "unsupported_field", "browserSettings.solveEverything"},
 		{"a huge body", http.MethodPost, sessions, huge, key, 413, "too_large", "bytes"},
+		{"a huge body of unknown length", http.MethodPost, sessions, io.MultiReader(strings.NewReader(huge)), key, 413, "too_large", "bytes"},
+		{"a huge registration", http.MethodPost, "/internal/register", huge, []string{"X-Container-Token", "bad"}, 413, "too_large", "bytes"},
 		{"a malformed release", http.MethodPost, sessions + "/" + running.ID, `{"status":7}`, key, 400, "invalid_request", "status"},
 		{"another status than the release", http.MethodPost, sessions + "/" + running.ID, `{"status":"RUNNING"}`, key, 400, "invalid_request", "REQUEST_RELEASE"},
 		{"reading an unknown session", http.MethodGet, sessions + "/ses_unknown", nil, key, 404, "not_found", "no such session"},

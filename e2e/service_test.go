@@ -116,8 +116,10 @@ func (s *service) start(t *testing.T) {
 	t.Helper()
 	s.process = start(t, program{name: "wallcrawler serve", path: suite.binary, args: []string{"serve"}, env: environ(s.env)})
 	t.Cleanup(func() {
-		s.wantNone(t, "what serve prints", s.process.stdout.String()+s.process.stderr.String())
-		s.wantNone(t, "what the agents print", s.tasks.String())
+		defer func() {
+			s.wantNone(t, "what serve prints", s.process.stdout.String()+s.process.stderr.String())
+			s.wantNone(t, "what the agents print", s.tasks.String())
+		}()
 		if s.process.ended() {
 			return
 		}
@@ -135,15 +137,11 @@ func (s *service) awaitReady(t *testing.T) {
 		if s.process.ended() {
 			t.Fatal("the service has ended")
 		}
-		resp, err := http.Get(s.url + "/ready")
-		if err != nil {
-			return err
+		a, err := try(t, http.MethodGet, s.url+"/ready", nil)
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("status %d: %s", a.status, a.body)
 		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %d", resp.StatusCode)
-		}
-		return nil
+		return err
 	})
 }
 
