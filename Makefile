@@ -45,8 +45,8 @@ layers: ## prove which package imports which
 fmt: ## format the Go files
 	@git ls-files '*.go' | xargs gofmt -w
 
-bench: ## run the benchmarks
-	@go test -run '^$$' -bench . -benchmem ./...
+bench: setup ## measure the built program on a quiet machine and print tables (ARGS=…)
+	@go run ./e2e/bench $(ARGS)
 
 cover: setup ## write coverage of all packages to bin/cover.html
 	@mkdir -p bin
