@@ -143,16 +143,6 @@ func (c caller) awaitEnd(t *testing.T, within time.Duration, id, reason string) 
 	return last
 }
 
-func (c caller) awaitPhase(t *testing.T, within time.Duration, id, phase string) {
-	t.Helper()
-	eventually(t, within, "session "+id+" is "+phase, func() error {
-		if s := c.get(t, id); s.Phase != phase {
-			return &unexpected{"phase", s.Phase}
-		}
-		return nil
-	})
-}
-
 // unexpected is what was there instead.
 type unexpected struct{ what, value string }
 

@@ -184,6 +184,12 @@ func TestDevIsTheWholeSystemOnOneMachine(t *testing.T) {
 			t.Errorf("config printed\n%s", config)
 		}
 
+		elsewhere := prepareDev(t)
+		elsewhere.env = append(elsewhere.env, "WALLCRAWLER_SERVER="+d.user.url, "WALLCRAWLER_API_KEY="+d.user.key)
+		if list := elsewhere.run(t, "session", "list"); !strings.Contains(list, id) {
+			t.Errorf("another user, told where it is, does not see %s:\n%s", id, list)
+		}
+
 		d.run(t, "session", "end", id)
 		d.user.awaitEnd(t, 10*time.Second, id, "released")
 		_, stderr, code := output(t, program{name: "session get", path: suite.binary, args: []string{"session", "get", "ses_nobody"}, env: d.env}, 30*time.Second)
@@ -278,7 +284,7 @@ func TestForeignDocuments(t *testing.T) {
 	ctx := t.Context()
 	set := func(t *testing.T, key, text string, ttl time.Duration) {
 		t.Helper()
-		if err := redis.client.SetEx(ctx, key, text, ttl).Err(); err != nil {
+		if err := redis.client.Do(ctx, "SETEX", key, int(ttl.Seconds()), text).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -77,7 +77,7 @@ func (s *service) containerToken(t *testing.T, c container) string {
 		t.Fatalf("no process is known of %s", c.TaskARN)
 	}
 	env := readFile(t, filepath.Join("/proc", strconv.Itoa(pid), "environ"))
-	for _, entry := range bytes.Split(env, []byte{0}) {
+	for entry := range bytes.SplitSeq(env, []byte{0}) {
 		if token, found := strings.CutPrefix(string(entry), "CONTAINER_TOKEN="); found && token != "" {
 			return token
 		}
