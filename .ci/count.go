@@ -139,9 +139,9 @@ func clean(output string) string {
 	var kept []string
 	for line := range strings.Lines(output) {
 		word := strings.TrimSpace(line)
-		framed := slices.ContainsFunc([]string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "-test.shuffle ", "ok  \t"},
+		framed := slices.ContainsFunc([]string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "--- FAIL", "--- SKIP", "-test.shuffle ", "ok  \t", "FAIL\t"},
 			func(prefix string) bool { return strings.HasPrefix(word, prefix) })
-		if !framed && word != "PASS" && word != "" {
+		if !framed && word != "PASS" && word != "FAIL" && word != "" {
 			kept = append(kept, strings.TrimRight(line, "\n"))
 		}
 	}
