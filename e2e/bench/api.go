@@ -135,7 +135,7 @@ func (c caller) starts(ctx context.Context) (warm, cold int, err error) {
 
 // connect upgrades and waits until the browser has answered a command.
 func connect(ctx context.Context, url string) (*websocket.Conn, error) {
-	conn, resp, err := (&websocket.Dialer{HandshakeTimeout: 30 * time.Second}).DialContext(ctx, url, nil)
+	conn, resp, err := (&websocket.Dialer{HandshakeTimeout: 30 * time.Second}).DialContext(ctx, url, nil) //nolint:bodyclose // the body is in memory
 	if err != nil {
 		if resp != nil {
 			text, _ := io.ReadAll(resp.Body) // what there is of it

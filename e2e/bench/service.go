@@ -139,7 +139,7 @@ func (s *service) write(ctx context.Context, id, user, status string) error {
 	if status == "terminated" {
 		life = 5 * time.Minute
 	}
-	return s.redis.SetEx(ctx, "session:"+id, documentOf(id, user, status), life).Err()
+	return s.redis.Do(ctx, "SETEX", "session:"+id, int(life.Seconds()), documentOf(id, user, status)).Err()
 }
 
 // commands are Redis's counts of calls by command. Those that a script makes count, too.
