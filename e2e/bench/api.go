@@ -29,8 +29,8 @@ func newCaller(url, key string) caller {
 type session struct{ ID, ConnectURL, Phase string }
 
 type container struct {
-	ID, Phase  string
-	Used, Warm int
+	ID, Phase, Addr string
+	Used            int
 }
 
 // do sends a request and reads the answer into into.
@@ -47,7 +47,9 @@ func (c caller) do(ctx context.Context, method, path string, body, into any) err
 	if err != nil {
 		return err
 	}
-	req.Header.Set("X-BB-API-Key", c.key)
+	if c.key != "" {
+		req.Header.Set("X-BB-API-Key", c.key)
+	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.client.Do(req)
 	if err != nil {
@@ -90,19 +92,28 @@ func (c caller) ended(ctx context.Context, id string) error {
 	return nil
 }
 
-// refilled is nil when the containers' browsers are all idle and as many are warm as should be.
+// refilled is nil when nothing is held and as many browsers are warm as should be. How many are
+// warm is asked of the container itself: the service notes it only every few seconds.
 func (c caller) refilled(ctx context.Context, warm int) error {
 	var all []container
 	if err := c.do(ctx, http.MethodGet, "/v1/containers", nil, &all); err != nil {
 		return err
 	}
-	have, used, ready := 0, 0, false
+	ready := false
 	for _, x := range all {
-		if x.Phase == "ready" {
-			have, used, ready = have+x.Warm, used+x.Used, true
+		if x.Phase != "ready" {
+			continue
 		}
+		var health struct{ Sessions, Warm int }
+		if err := (caller{url: "http://" + x.Addr, client: c.client}).do(ctx, http.MethodGet, "/health", nil, &health); err != nil {
+			return err
+		}
+		if x.Used > 0 || health.Sessions > 0 || health.Warm < warm {
+			return fmt.Errorf("%w: it has %d slots used, %d sessions, %d warm", errNotYet, x.Used, health.Sessions, health.Warm)
+		}
+		ready = true
 	}
-	if !ready || have < warm || used > 0 {
+	if !ready {
 		return errNotYet
 	}
 	return nil

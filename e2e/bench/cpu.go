@@ -152,9 +152,10 @@ func browserArgs(root int) ([]string, error) {
 		if err != nil || !bytes.Contains(text, []byte("--remote-debugging-port=0")) || bytes.Contains(text, []byte("--type=")) {
 			continue
 		}
+		// Chromium has written its arguments anew, with spaces between them.
 		var args []string
-		for i, a := range strings.Split(strings.TrimRight(string(text), "\x00"), "\x00") {
-			if i > 0 && a != "" && !strings.HasPrefix(a, "--user-data-dir=") {
+		for _, a := range strings.Fields(strings.ReplaceAll(string(text), "\x00", " "))[1:] {
+			if !strings.HasPrefix(a, "--user-data-dir=") {
 				args = append(args, a)
 			}
 		}

@@ -143,7 +143,7 @@ func (b *bench) createMany(ctx context.Context, warm, n int) (total, posted samp
 		}
 	}
 	warmAfter, coldAfter, err := d.api.starts(ctx)
-	note = fmt.Sprintf("`dev %s`: %d browsers came warm and %d cold. One after the other; the next begins when the last has ended and the container reports %d warm.",
+	note = fmt.Sprintf("`dev %s`: %d browsers came warm and %d cold. One after the other; the next begins when the last has ended and %d browsers are warm.",
 		d.flags, warmAfter-warmBefore, coldAfter-coldBefore, warm)
 	return total, posted, note, err
 }

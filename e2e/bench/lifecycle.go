@@ -50,13 +50,13 @@ func lifecycle(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	defer site.Close()
+	defer func() { _ = site.Close() }()
 	b.title("Lifecycle with Playwright: create + connect + new page + goto(local page) + release")
 	runs := []lifecycleRun{
 		{"sequential, paced", 1, 1, b.count(40), 4, 1},
-		{"sequential, back to back", 1, 10, b.count(4), 8, 2},
-		{"4 at a time", 4, 16, b.count(3), 12, 4},
-		{"8 at a time", 8, 24, b.count(2), 24, 8},
+		{"sequential, back to back", 1, b.count(10), 4, 8, 2},
+		{"4 at a time", 4, b.count(16), 3, 12, 4},
+		{"8 at a time", 8, b.count(24), 3, 24, 8},
 	}
 	times := [][]string{{"run", "n each", "ours p50 ms", "ours p99", "bare warm p50", "bare warm p99", "spawned p50", "spawned p99", "ours/bare (≤ 1.25)", "ours/spawned"}}
 	cpu := [][]string{{"run", "ours CPU ms", "bare warm", "spawned", "ours/spawned (≤ 1.15)", "ours per s", "bare warm per s", "spawned per s", "`dev --containers 1` and"}}
@@ -67,6 +67,7 @@ func lifecycle(ctx context.Context, b *bench) error {
 			return fmt.Errorf("%s: %w", r.what, err)
 		}
 		idle = of
+		fmt.Fprintf(os.Stderr, "bench: measured lifecycles: %s\n", r.what)
 		ours, bare, spawned := got["ours"], got["bare"], got["spawned"]
 		o, w, s := ours.sample(), bare.sample(), spawned.sample()
 		times = append(times, []string{r.what, fmt.Sprint(len(o)), ms(o.p50()), ms(o.quantile(0.99)), ms(w.p50()), ms(w.quantile(0.99)),
