@@ -120,7 +120,11 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 // note files hints under what they say to look at again. It runs on the mirror's goroutine.
+// A replica that does not lead files none: a reign begins with whole listings.
 func (c *Controller) note(hints []state.Hint) {
+	if !c.lead.held() {
+		return
+	}
 	c.hintMu.Lock()
 	for _, h := range hints {
 		switch h.Kind {
@@ -161,11 +165,21 @@ func (c *Controller) hinted() (documents, tasks []string, relist bool) {
 	return documents, tasks, relist
 }
 
+// refile keeps hints that could not be followed, for the next round.
+func (c *Controller) refile(documents []string) {
+	c.hintMu.Lock()
+	defer c.hintMu.Unlock()
+	for _, id := range documents {
+		c.documents[id] = struct{}{}
+	}
+}
+
 // reign reconciles until the lead is lost or ctx ends.
 func (c *Controller) reign(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	c.world = newWorld(c.cfg)
 	c.calls = newCalls(c)
+	c.hinted() // what another reign left
 	defer func() {
 		stop()
 		c.calls.wait()
@@ -223,6 +237,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	start := time.Now()
 	documents, tasks, relist := c.hinted()
 	if err := c.world.observe(ctx, documents, tasks, relist); err != nil {
+		c.refile(documents)
 		if ctx.Err() == nil {
 			c.metrics.rounds.WithLabelValues("unobserved").Inc()
 			c.log.Warn("observing", "error", err)

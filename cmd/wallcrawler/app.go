@@ -136,7 +136,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 	dial := proxy.NewDialer(o.containerCIDRs)
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
-		Secret: o.containerKeys.LinkSecret, Dial: dial,
+		Secret: o.containerKeys.LinkSecret, Dial: dial, Port: o.fleet.ContainerPort,
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})

@@ -53,7 +53,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 			func(c *state.Container, _ state.Authority) (*state.Container, error) {
 				return w.store.BeginStop(w.ctx, w.lead(), c.ID, boot)
 			},
-			[5]result{no, no, to(state.Stopping), to(state.Stopping), no},
+			[5]result{to(state.Stopping), no, to(state.Stopping), to(state.Stopping), no},
 		},
 		{
 			"mark as gone",
