@@ -282,13 +282,16 @@ func (t *tail) text() string {
 	return strings.ToValidUTF8(s, "?")
 }
 
+const howToInstall = "Debian: apt-get install chromium-headless-shell; " +
+	"anywhere: npx @puppeteer/browsers install chrome-headless-shell"
+
 // findBrowser gives the executable to start: the named one, else the first that is there. The
 // wrappers in /usr/bin of Debian do not exec, so their processes come last.
 func findBrowser(named string) (string, error) {
 	if named != "" {
 		path, err := exec.LookPath(named)
 		if err != nil {
-			return "", fmt.Errorf("looking for the browser %s: %w: name an executable Chromium", named, err)
+			return "", fmt.Errorf("looking for the browser %s: %w: name the executable of a Chromium (%s)", named, err, howToInstall)
 		}
 		return filepath.Abs(path)
 	}
@@ -303,8 +306,7 @@ func findBrowser(named string) (string, error) {
 			return filepath.Abs(path)
 		}
 	}
-	return "", errors.New("no Chromium found: install one (Debian: apt-get install chromium-headless-shell; " +
-		"anywhere: npx @puppeteer/browsers install chrome-headless-shell) or name its executable")
+	return "", errors.New("no Chromium found: install one (" + howToInstall + ") or name its executable")
 }
 
 // dialLoopback is the only way to a browser.

@@ -93,7 +93,7 @@ func reapGroup(group int, timeout time.Duration) bool {
 		case time.Now().After(deadline):
 			return false
 		default:
-			time.Sleep(pause)
+			time.Sleep(pause) //nolint:forbidigo // only the kernel knows when, and it tells nobody
 			pause = min(2*pause, 10*time.Millisecond)
 		}
 	}

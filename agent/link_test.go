@@ -22,7 +22,7 @@ const (
 )
 
 func TestGraceDependsOnHowTheLastClientLeft(t *testing.T) {
-	clean := func(code int) func(*client) { return func(cl *client) { cl.bye(code); cl.closed() } }
+	clean := func(code int) func(*client) { return func(cl *client) { cl.bye(code); _ = cl.closed() } }
 	vanish := func(cl *client) { _ = cl.NetConn().Close() }
 	for _, tc := range []struct {
 		name      string
@@ -192,7 +192,7 @@ func TestNewLinkHearsWhatEndedMeanwhile(t *testing.T) {
 	_ = o.conn.Close()
 	eventually(t, "the loss of the link is noticed", func() bool { return strings.Contains(c.logs.String(), "link closed") })
 	_ = cl.WriteMessage(websocket.TextMessage, []byte("crash"))
-	cl.closed()
+	_ = cl.closed()
 	eventually(t, "the end", func() bool { return strings.Contains(c.logs.String(), "session ended") })
 	next := c.link(1)
 	if n := <-next.notices; n.Type != wire.SessionEnded || n.Reason != "browser_crashed" || n.BindRev != 4 {

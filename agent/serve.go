@@ -116,8 +116,8 @@ func (s *session) serveDevTools(w http.ResponseWriter, r *http.Request, what str
 		return
 	}
 	t := tunnel.New(client, backend, tunnel.Config{
-		ClientGone:  tunnel.CloseFrame{Code: closeAway},
-		BackendGone: tunnel.CloseFrame{Code: closeFailed, Reason: reasonCrashed},
+		ClientGone:     tunnel.CloseFrame{Code: closeAway},
+		WhyBackendGone: func() tunnel.CloseFrame { return s.farewell(b) },
 	})
 	s.attach(t)
 	s.detach(t, t.Run())

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -335,7 +337,7 @@ func (c *client) closed() *websocket.CloseError {
 		if err == nil {
 			continue
 		}
-		if ce, ok := err.(*websocket.CloseError); ok {
+		if ce, ok := errors.AsType[*websocket.CloseError](err); ok {
 			_ = c.Close()
 			return ce
 		}
@@ -350,9 +352,7 @@ func (c *container) get(method, path string, header http.Header) (int, string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	if req.Header.Get("Authorization") == "" {
 		req.Header.Set("Authorization", "Bearer "+secret)
 	}

@@ -15,6 +15,10 @@ import (
 // deadline; this only bounds what is left behind if there is no service any more.
 const deadlineSlack = 60 * time.Second
 
+// exitTimeout is how long a browser may take from closing its sockets to its end: clients wait
+// for the word.
+const exitTimeout = time.Second
+
 // ending says why a session ends, and what its clients are told.
 type ending struct {
 	reason   string // state.Reason's words
@@ -165,6 +169,20 @@ func (s *session) exit(b *browser) ending {
 		return ending{reason: reasonReleased, code: closeNormal, message: "a client closed the browser"}
 	}
 	return ending{reason: reasonCrashed, code: closeFailed, message: fmt.Sprintf("the browser ended by itself (%s)", b.state)}
+}
+
+// farewell is what a client is told when its socket of the browser has ended: how the process
+// ends, a moment later, tells a crash from a browser that a client has closed.
+func (s *session) farewell(b *browser) tunnel.CloseFrame {
+	timer := time.NewTimer(exitTimeout)
+	defer timer.Stop()
+	select {
+	case <-b.exited:
+		e := s.exit(b)
+		return tunnel.CloseFrame{Code: e.code, Reason: e.reason}
+	case <-timer.C:
+		return tunnel.CloseFrame{Code: closeFailed, Reason: reasonCrashed}
+	}
 }
 
 // judge holds the session against its limits: the reason to end it, or how long none can
@@ -351,8 +369,7 @@ func (r *refusal) Error() string { return r.message }
 
 // asRefusal gives the answer that err stands for.
 func asRefusal(err error) *refusal {
-	var r *refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*refusal](err); ok {
 		return r
 	}
 	return &refusal{status: 502, code: "browser_unreachable", message: "the session's browser does not answer"}

@@ -60,10 +60,11 @@ func (a *agent) obey(l *link, o wire.Order) bool {
 
 // createLocked admits a session, once per binding.
 func (a *agent) createLocked(o wire.Order) {
-	deny := func(why string) {
+	refuse := func(why string, final bool) {
 		a.log.Warn("session refused", "session", excerpt([]byte(o.SessionID)), "error", why)
-		a.notifyLocked(wire.Notice{Type: wire.SessionError, SessionID: o.SessionID, BindRev: o.BindRev, Error: why})
+		a.notifyLocked(wire.Notice{Type: wire.SessionError, SessionID: o.SessionID, BindRev: o.BindRev, Error: why, Final: final})
 	}
+	deny := func(why string) { refuse(why, false) }
 	if !validID(o.SessionID) {
 		deny("the session id is not 1 to 128 letters, digits, - or _")
 		return
@@ -90,7 +91,7 @@ func (a *agent) createLocked(o wire.Order) {
 	}
 	want, err := parseSettings(o.Options, a.cfg.DefaultViewport)
 	if err != nil {
-		deny(err.Error())
+		refuse(err.Error(), true) // alike everywhere
 		return
 	}
 	if known != nil {

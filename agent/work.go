@@ -140,6 +140,6 @@ func removeAll(dir string) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("removing %s: %w", dir, err)
 		}
-		time.Sleep(pause)
+		time.Sleep(pause) //nolint:forbidigo // until a dying browser has written its last
 	}
 }

@@ -27,6 +27,7 @@ type answer struct {
 	status  int
 	code    string
 	message string // used unless the error brings its own for the other end
+	hint    string // likewise
 	retry   retry
 	after   time.Duration // Retry-After unless the error brings its own; zero: none
 }
@@ -40,30 +41,30 @@ type row struct {
 // table is the one place where errors become statuses. The first row that matches counts.
 func table() []row {
 	return []row{
-		{state.ErrInvalid, answer{http.StatusBadRequest, "invalid_request", "the request is malformed", retryAsUsual, 0}},
-		{state.ErrUnauthorized, answer{http.StatusUnauthorized, "unauthorized", "the credential is missing or wrong", retryAsUsual, 0}},
-		{state.ErrForbidden, answer{http.StatusForbidden, "forbidden", "the credential is not good for this", retryAsUsual, 0}},
-		{state.ErrNotFound, answer{http.StatusNotFound, "not_found", "there is no such thing here", retryAsUsual, 0}},
-		{state.ErrExists, answer{http.StatusConflict, "already_exists", "the id is taken already", retryNo, 0}},
-		{state.ErrConflict, answer{http.StatusConflict, "conflict", "it was changed by somebody else at the same time", retryYes, time.Second}},
-		{state.ErrDialect, answer{http.StatusConflict, "other_protocol", "the pool speaks another version of the link", retryNo, 0}},
-		{state.ErrEnded, answer{http.StatusGone, "session_ended", "the session has ended", retryNo, 0}},
-		{state.ErrNotReady, answer{http.StatusServiceUnavailable, "not_ready", "the session has no browser yet", retryYes, 2 * time.Second}},
-		{state.ErrFull, answer{http.StatusServiceUnavailable, "no_capacity", "there is no room now", retryYes, 5 * time.Second}},
-		{state.ErrDraining, answer{http.StatusServiceUnavailable, "draining", "this replica takes no new work", retryYes, time.Second}},
-		{state.ErrUnavailable, answer{http.StatusServiceUnavailable, "unavailable", "the store cannot be reached", retryYes, 2 * time.Second}},
-		{state.ErrRolledBack, answer{http.StatusServiceUnavailable, "unavailable", "the store is being rebuilt", retryYes, 5 * time.Second}},
-		{state.ErrFenced, answer{http.StatusServiceUnavailable, "unavailable", "another replica has taken over", retryYes, time.Second}},
-		{state.ErrOtherDeployment, answer{http.StatusServiceUnavailable, "other_deployment", "the store belongs to another deployment", retryNo, 0}},
-		{errNotImplemented, answer{http.StatusNotImplemented, "not_implemented", "this is not offered here", retryNo, 0}},
-		{errTooLarge, answer{http.StatusRequestEntityTooLarge, "too_large", "the request's body is too large", retryNo, 0}},
-		{errNoRoute, answer{http.StatusNotFound, "no_such_route", "there is nothing at this path", retryAsUsual, 0}},
-		{errWrongMethod, answer{http.StatusMethodNotAllowed, "method_not_allowed", "this path does not take that method", retryAsUsual, 0}},
-		{errUnsupported, answer{http.StatusBadRequest, "unsupported_field", "a field is not supported", retryAsUsual, 0}},
-		{errBodyLate, answer{http.StatusRequestTimeout, "body_timeout", "the request's body did not arrive in time", retryAsUsual, 0}},
-		{context.DeadlineExceeded, answer{http.StatusServiceUnavailable, "unavailable", "the store did not answer in time", retryYes, 2 * time.Second}},
+		{state.ErrInvalid, answer{http.StatusBadRequest, "invalid_request", "the request is malformed", "mend the request; sending it again as it is will not help", retryAsUsual, 0}},
+		{state.ErrUnauthorized, answer{http.StatusUnauthorized, "unauthorized", "the credential is missing or wrong", "send a credential that this server knows", retryAsUsual, 0}},
+		{state.ErrForbidden, answer{http.StatusForbidden, "forbidden", "the credential is not good for this", "use the credential that was made for this", retryAsUsual, 0}},
+		{state.ErrNotFound, answer{http.StatusNotFound, "not_found", "there is no such thing here", "check the id in the path", retryAsUsual, 0}},
+		{state.ErrExists, answer{http.StatusConflict, "already_exists", "the id is taken already", "choose another id", retryNo, 0}},
+		{state.ErrConflict, answer{http.StatusConflict, "conflict", "it was changed by somebody else at the same time", "read it again, then repeat the request", retryYes, time.Second}},
+		{state.ErrDialect, answer{http.StatusConflict, "other_protocol", "the pool speaks another version of the link", "set POOL_PROTOCOL, or wait until the pool is empty", retryNo, 0}},
+		{state.ErrEnded, answer{http.StatusGone, "session_ended", "the session has ended", "create a new session", retryNo, 0}},
+		{state.ErrNotReady, answer{http.StatusServiceUnavailable, "not_ready", "the session has no browser yet", "try again shortly", retryYes, 2 * time.Second}},
+		{state.ErrFull, answer{http.StatusServiceUnavailable, "no_capacity", "there is no room now", "try again shortly, or release sessions", retryYes, 5 * time.Second}},
+		{state.ErrDraining, answer{http.StatusServiceUnavailable, "draining", "this replica takes no new work", "send the request again; another replica takes it", retryYes, time.Second}},
+		{state.ErrUnavailable, answer{http.StatusServiceUnavailable, "unavailable", "the store cannot be reached", "try again shortly; sessions that are connected go on", retryYes, 2 * time.Second}},
+		{state.ErrRolledBack, answer{http.StatusServiceUnavailable, "unavailable", "the store is being rebuilt", "try again shortly; sessions that are connected go on", retryYes, 5 * time.Second}},
+		{state.ErrFenced, answer{http.StatusServiceUnavailable, "unavailable", "another replica has taken over", "try again shortly; sessions that are connected go on", retryYes, time.Second}},
+		{state.ErrOtherDeployment, answer{http.StatusServiceUnavailable, "other_deployment", "the store belongs to another deployment", "give this service a store of its own, or its deployment's name", retryNo, 0}},
+		{errNotImplemented, answer{http.StatusNotImplemented, "not_implemented", "this is not offered here", "sessions are created, listed, read and released under /v1/sessions", retryNo, 0}},
+		{errTooLarge, answer{http.StatusRequestEntityTooLarge, "too_large", "the request's body is too large", "send less", retryNo, 0}},
+		{errNoRoute, answer{http.StatusNotFound, "no_such_route", "there is nothing at this path", "check the base URL; sessions are under /v1/sessions", retryAsUsual, 0}},
+		{errWrongMethod, answer{http.StatusMethodNotAllowed, "method_not_allowed", "this path does not take that method", "check the method; sessions are created with POST, read with GET, released with DELETE", retryAsUsual, 0}},
+		{errUnsupported, answer{http.StatusBadRequest, "unsupported_field", "a field is not supported", "leave the field out", retryAsUsual, 0}},
+		{errBodyLate, answer{http.StatusRequestTimeout, "body_timeout", "the request's body did not arrive in time", "send the whole body at once", retryAsUsual, 0}},
+		{context.DeadlineExceeded, answer{http.StatusServiceUnavailable, "unavailable", "the store did not answer in time", "try again shortly; sessions that are connected go on", retryYes, 2 * time.Second}},
 		// Nobody reads this one: the client has gone. The status is the log's.
-		{context.Canceled, answer{statusClientGone, "client_gone", "the client has gone", retryAsUsual, 0}},
+		{context.Canceled, answer{statusClientGone, "client_gone", "the client has gone", "stay for the answer", retryAsUsual, 0}},
 	}
 }
 
@@ -108,12 +109,15 @@ func explain(err error) (answer, errorJSON, bool) {
 		if !errors.Is(err, row.err) {
 			continue
 		}
-		a, body := row.answer, errorJSON{Message: row.message}
+		a, body := row.answer, errorJSON{Message: row.message, Hint: row.hint}
 		if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) {
 			if refusal.Message != "" {
 				body.Message = refusal.Message
 			}
-			body.Hint, body.Reason = refusal.Hint, refusal.Reason
+			if refusal.Hint != "" {
+				body.Hint = refusal.Hint
+			}
+			body.Reason = refusal.Reason
 			if refusal.RetryAfter > 0 {
 				a.after = refusal.RetryAfter
 			}

@@ -60,6 +60,9 @@ func TestAnswersOfErrors(t *testing.T) {
 		if !known || a.status != row.status || body.Code != row.code || body.Error != row.code {
 			t.Errorf("%v: got %+v, %+v", row.err, a, body)
 		}
+		if body.Message == "" || body.Hint == "" {
+			t.Errorf("%v: it does not say what to do: %+v", row.err, body)
+		}
 		if strings.Contains(body.Message, "10.0.0.1") {
 			t.Errorf("%v: the wrapping shows: %q", row.err, body.Message)
 		}

@@ -194,13 +194,30 @@ func (s *Server) limitBody(c echo.Context, until time.Time) {
 	_ = http.NewResponseController(c.Response()).SetReadDeadline(until)
 }
 
+// serversOwn gives the writer that all others wrap.
+func serversOwn(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
 // readBody reads at most limit bytes of body, within the time that a body may take.
 func (s *Server) readBody(c echo.Context, limit int64) ([]byte, error) {
 	request := c.Request()
+	// Only the server's own writer learns that a body is too large. It then lets the client
+	// read the answer before it closes the connection under what is still being sent.
+	w := serversOwn(c.Response())
 	if request.ContentLength > limit {
+		if request.Header.Get("Expect") == "" { // else nothing was sent, and reading would ask for it
+			_, _ = http.MaxBytesReader(w, request.Body, 0).Read(make([]byte, 1))
+		}
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), request.Body, limit))
+	body, err := io.ReadAll(http.MaxBytesReader(w, request.Body, limit))
 	if err == nil {
 		// All is here: the handler may now take its time. After an error the deadline stays,
 		// so that the server does not wait for the rest either.

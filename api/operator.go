@@ -59,6 +59,8 @@ func (s *Server) ready(c echo.Context) error {
 		out.Problem = "this replica is shutting down"
 	case out.Store != "ok":
 		out.Problem = "the store cannot be reached"
+	case s.mirror.Trouble() != "":
+		out.Problem = "the " + s.mirror.Trouble() + ": restart every replica, one after the other"
 	case age > maxViewAge:
 		out.Problem = "the view of the store is too old"
 	}

@@ -60,7 +60,7 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 		return nil, &state.Refusal{Err: state.ErrUnauthorized, Message: "there is no container token in the request",
 			Hint: "send CONTAINER_TOKEN, as the task was given it, as X-Container-Token"}
 	}
-	if err := s.refuseIfDraining(); err != nil {
+	if err := s.refuseNewWork(); err != nil {
 		return nil, err
 	}
 	body, err := s.readBody(c, maxRegistration)

@@ -48,6 +48,7 @@ type Mirror interface {
 	Await(ctx context.Context, id string, done func(*state.Session) bool) (*state.Session, error)
 	ApplyContainer(c *state.Container)
 	Age() time.Duration
+	Trouble() string
 	Now() time.Time
 }
 
@@ -306,12 +307,17 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // way back.
 func (s *Server) SetDraining() { s.draining.Store(true) }
 
-// refuseIfDraining answers new work while the replica drains.
-func (s *Server) refuseIfDraining() error {
-	if !s.draining.Load() {
-		return nil
+// refuseNewWork answers creations that would come to nothing: the replica is stopping, or
+// nothing is bound because the store has lost data.
+func (s *Server) refuseNewWork() error {
+	if s.draining.Load() {
+		return &state.Refusal{Err: state.ErrDraining, Message: "this replica is shutting down", Hint: "send the request again; another replica takes it"}
 	}
-	return &state.Refusal{Err: state.ErrDraining, Message: "this replica is shutting down", Hint: "send the request again; another replica takes it"}
+	if trouble := s.mirror.Trouble(); trouble != "" {
+		return &state.Refusal{Err: state.ErrUnavailable, Message: "no session is started: the " + trouble,
+			Hint: "live sessions go on; tell the operator, and try again later", RetryAfter: 10 * time.Second}
+	}
+	return nil
 }
 
 // Serve answers on ln until ctx ends, then stops accepting, gives the requests under way a
@@ -344,6 +350,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.log.Warn("requests cut off", "after", shutdownGrace)
 		_ = server.Close()
 	}
-	<-served
+	_ = <-served // it was shut down
 	return nil
 }

@@ -30,7 +30,7 @@ const (
 // answer holds a connectUrl either way: connecting waits for the rest.
 func (s *Server) createSession(c echo.Context) error {
 	start := time.Now()
-	if err := s.refuseIfDraining(); err != nil {
+	if err := s.refuseNewWork(); err != nil {
 		return err
 	}
 	base, err := s.base(c.Request())

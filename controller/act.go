@@ -78,6 +78,7 @@ func (c *Controller) settle(o outcome) {
 		log.Info("action done", "because", o.action.Because())
 		c.after(o.action)
 	case errors.Is(o.err, context.Canceled), errors.Is(o.err, errNotLeading):
+		c.calls.forgotten(key(o.action)) // the lead may have come back before anybody noticed
 	case errors.Is(o.err, state.ErrFenced):
 		c.metrics.actions.WithLabelValues(kind, "fenced").Inc()
 		c.lead.lose()

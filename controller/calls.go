@@ -56,6 +56,9 @@ func (k *calls) succeeded(key string) {
 	delete(k.retries, key)
 }
 
+// forgotten notes that an action was not carried out, which is nobody's failure.
+func (k *calls) forgotten(key string) { delete(k.inFlight, key) }
+
 // failed notes a failure and says how long the action waits: 50 ms, doubling, to maxBackoff.
 func (k *calls) failed(key string) time.Duration {
 	delete(k.inFlight, key)
@@ -100,12 +103,45 @@ func (k *calls) call(ctx context.Context, a plan.Action) error {
 	case plan.Run:
 		return k.c.runTask(ctx, a.ID)
 	case plan.StopTask:
+		if err := k.c.mayStop(ctx, a.ID); err != nil {
+			return err
+		}
 		if err := k.c.cfg.Fleet.Stop(ctx, a.ID, "wallcrawler: "+a.Why); err != nil {
 			return fmt.Errorf("stopping task %s: %w", a.ID, err)
 		}
 		return nil
 	default:
 		return fmt.Errorf("no call for a %s", a.Kind())
+	}
+}
+
+// mayStop asks the store, right before a task is stopped, whether its container has come to
+// life since that was planned: a launch that was given up may register late.
+func (c *Controller) mayStop(ctx context.Context, arn string) error {
+	id := ""
+	for _, r := range c.cfg.Mirror.Containers() {
+		if r.TaskARN == arn {
+			id = r.ID
+		}
+	}
+	for _, l := range c.cfg.Mirror.Launches() {
+		if l.TaskARN == arn {
+			id = l.ID
+		}
+	}
+	if id == "" {
+		return nil
+	}
+	r, err := c.cfg.Store.Container(ctx, id)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking at container %s before its task is stopped: %w", id, err)
+	case r.Phase == state.Stopping || r.Phase == state.Gone:
+		return nil
+	default:
+		return fmt.Errorf("the container of task %s is %s: %w", arn, r.Phase, state.ErrConflict)
 	}
 }
 

@@ -130,7 +130,11 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 // note files hints under what they say to look at again. It runs on the mirror's goroutine.
+// A replica that does not lead files none: a reign begins with whole listings.
 func (c *Controller) note(hints []state.Hint) {
+	if !c.lead.held() {
+		return
+	}
 	c.hintMu.Lock()
 	for _, h := range hints {
 		switch h.Kind {
@@ -189,6 +193,7 @@ func (c *Controller) reign(ctx context.Context) {
 	c.world = newWorld(c.cfg)
 	c.pool = &pool{}
 	c.calls = newCalls(c)
+	c.hinted() // what another reign left
 	defer func() {
 		stop()
 		c.calls.wait()
@@ -330,5 +335,5 @@ func (c *Controller) failed(doing string, err error) {
 		c.lead.lose()
 		return
 	}
-	c.log.Warn(doing, "error", err)
+	c.log.Warn("store call failed, and will be made again", "doing", doing, "error", err)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -41,8 +42,7 @@ func (f *fleet) Run(_ context.Context, l *state.Launch) (state.Task, error) {
 	if f.runErr != nil {
 		err = f.runErr(l.ID, call)
 	}
-	var refused *state.LaunchRefused
-	if !errors.As(err, &refused) {
+	if _, refused := errors.AsType[*state.LaunchRefused](err); !refused {
 		f.tasks[arn] = state.Task{ARN: arn, ContainerID: l.ID, LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9", Definition: "td:1",
 			CreatedAt: time.Now(), StartedAt: time.Now()}
 	}
@@ -76,7 +76,7 @@ func (f *fleet) List(context.Context, ...string) ([]state.Task, error) {
 	return all, nil
 }
 
-func (f *fleet) Describe(ctx context.Context, arns ...string) ([]state.Task, error) {
+func (f *fleet) Describe(ctx context.Context, _ ...string) ([]state.Task, error) {
 	return f.List(ctx)
 }
 
@@ -173,10 +173,7 @@ func (r *rig) containers(ctx context.Context) {
 		case <-tick.C:
 		}
 		r.mu.Lock()
-		seqs := make(map[string]int64, len(r.seqs))
-		for id, seq := range r.seqs {
-			seqs[id] = seq
-		}
+		seqs := maps.Clone(r.seqs)
 		r.mu.Unlock()
 		for id, seq := range seqs {
 			r.play(ctx, id, seq)
@@ -205,6 +202,7 @@ func (r *rig) play(ctx context.Context, id string, seq int64) {
 			_, _ = r.store.Ready(ctx, by, sid, s.BindRev, false)
 		case state.Ending:
 			_, _ = r.store.End(ctx, by, state.End{Session: sid, BindRev: s.BindRev, Reason: s.Reason, Confirmed: true})
+		default: // nothing to say of it
 		}
 	}
 }

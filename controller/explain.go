@@ -53,7 +53,7 @@ func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 	if err := w.observe(ctx, nil, nil, true); err != nil {
 		return Explanation{}, err
 	}
-	for range 2 { // documents and tasks, both due at once
+	for w.listingDocs || w.listingTasks {
 		select {
 		case l := <-w.listings:
 			if l.err != nil {

@@ -39,12 +39,14 @@ type world struct {
 	listedAt    time.Time // the store's clock, at the start of the last listing
 	nextWhole   time.Time // monotonic
 	listingDocs bool
+	wholeAgain  bool // asked for while one was under way
 
 	tasks        map[string]state.Task
 	tasksAt      time.Time // the store's clock
 	absentSince  map[string]time.Time
 	nextList     time.Time
 	listingTasks bool
+	listAgain    bool
 	watched      map[string]time.Time // ARNs asked after until then
 	nextPoll     time.Time
 	polling      bool
@@ -106,10 +108,12 @@ func (w *world) observe(ctx context.Context, documents, tasks []string, relist b
 	now := time.Now()
 	if relist {
 		w.nextWhole = now
+		w.wholeAgain = w.listingDocs
 	}
 	for _, arn := range tasks {
 		if arn == "" {
 			w.nextList = now
+			w.listAgain = w.listingTasks
 			continue
 		}
 		w.watched[arn] = now.Add(closeWatch)
@@ -170,6 +174,9 @@ func (w *world) drop(id string) {
 
 // startListings starts what is due beside the loop, each kind once at a time.
 func (w *world) startListings(ctx context.Context, now time.Time) {
+	if soon := now.Add(jittered(w.cfg.Relist)); !w.cfg.Mirror.DocumentsNotified() && w.nextWhole.After(now.Add(2*w.cfg.Relist)) {
+		w.nextWhole = soon // notifications have stopped
+	}
 	if !w.listingDocs && !now.Before(w.nextWhole) {
 		w.listingDocs = true
 		w.running.Go(func() { w.listDocuments(ctx) })
@@ -284,12 +291,18 @@ func (w *world) merge(l listing) {
 			interval = w.cfg.DocumentsInterval
 		}
 		w.nextWhole = now.Add(jittered(interval))
+		if w.wholeAgain {
+			w.nextWhole, w.wholeAgain = now, false
+		}
 		if l.err == nil {
 			w.mergeDocuments(l)
 		}
 	case allTasks:
 		w.listingTasks = false
 		w.nextList = now.Add(jittered(w.cfg.TasksInterval))
+		if w.listAgain {
+			w.nextList, w.listAgain = now, false
+		}
 		if l.err == nil {
 			w.mergeTasks(l)
 		}

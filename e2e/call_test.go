@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -38,9 +39,21 @@ type answer struct {
 // names and values in turn.
 func call(t *testing.T, method, url string, body any, header ...string) answer {
 	t.Helper()
+	a, err := try(t, method, url, body, header...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// try is call for a service that may not answer.
+func try(t *testing.T, method, url string, body any, header ...string) (answer, error) {
+	t.Helper()
 	var reader io.Reader
 	switch b := body.(type) {
 	case nil:
+	case io.Reader: // of unknown length: sent in chunks
+		reader = b
 	case string:
 		reader = strings.NewReader(b)
 	default:
@@ -60,14 +73,14 @@ func call(t *testing.T, method, url string, body any, header ...string) answer {
 	client := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, req.URL.Path, err)
+		return answer{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatalf("%s %s: reading the answer: %v", method, req.URL.Path, err)
+		return answer{}, fmt.Errorf("reading the answer to %s %s: %w", method, req.URL.Path, err)
 	}
-	return answer{resp.StatusCode, resp.Header, text}
+	return answer{resp.StatusCode, resp.Header, text}, nil
 }
 
 // do calls with the user's key.
@@ -128,16 +141,6 @@ func (c caller) awaitEnd(t *testing.T, within time.Duration, id, reason string) 
 		t.Fatalf("session %s has ended for %q (%s), not for %q", id, last.EndReason, last.EndMessage, reason)
 	}
 	return last
-}
-
-func (c caller) awaitPhase(t *testing.T, within time.Duration, id, phase string) {
-	t.Helper()
-	eventually(t, within, "session "+id+" is "+phase, func() error {
-		if s := c.get(t, id); s.Phase != phase {
-			return &unexpected{"phase", s.Phase}
-		}
-		return nil
-	})
 }
 
 // unexpected is what was there instead.

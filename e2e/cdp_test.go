@@ -201,8 +201,8 @@ func (c *cdp) wantClose(t *testing.T, within time.Duration, code int, text strin
 	case <-time.After(within):
 		t.Fatalf("the connection is not closed within %s", within)
 	}
-	var frame *websocket.CloseError
-	if !errors.As(c.err, &frame) {
+	frame, ok := errors.AsType[*websocket.CloseError](c.err)
+	if !ok {
 		t.Fatalf("the connection ended without a close frame: %v", c.err)
 	}
 	if frame.Code != code || frame.Text != text {

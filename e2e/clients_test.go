@@ -193,11 +193,14 @@ func TestClients(t *testing.T) {
 
 	t.Run("a client that comes back within the grace finds its page", func(t *testing.T) {
 		created := s.alice.create(t, nil)
-		var left, found struct{ URL, Mark string }
-		runClient(t, "leave.mjs", map[string]string{"url": created.ConnectURL, "site": site.url}, &left)
-		runClient(t, "return.mjs", map[string]string{"url": created.ConnectURL}, &found)
-		if found != left || found.Mark == "" {
-			t.Errorf("left %+v and found %+v", left, found)
+		type marked struct{ URL, Mark string }
+		var got struct {
+			Left  marked
+			Found []marked
+		}
+		runClient(t, "comeback.mjs", map[string]string{"url": created.ConnectURL, "site": site.url}, &got)
+		if len(got.Found) != 1 || got.Found[0] != got.Left || got.Left.Mark == "" {
+			t.Errorf("left %+v and found %+v", got.Left, got.Found)
 		}
 		ended := s.alice.awaitEnd(t, 15*time.Second, created.ID, "disconnected")
 		if ended.Status != "COMPLETED" {
@@ -219,6 +222,16 @@ func TestClients(t *testing.T) {
 		dialCDP(t, kept.ConnectURL).alive(t)
 		s.alice.release(t, kept.ID)
 		s.alice.awaitEnd(t, 10*time.Second, kept.ID, "released")
+	})
+
+	t.Run("a session ends at its deadline, and its client is told", func(t *testing.T) {
+		created := s.alice.create(t, map[string]any{"timeout": 2, "keepAlive": true})
+		c := dialCDP(t, created.ConnectURL)
+		c.alive(t)
+		c.wantClose(t, 5*time.Second, 1000, "deadline")
+		if ended := s.alice.awaitEnd(t, 5*time.Second, created.ID, "deadline"); ended.Status != "TIMED_OUT" {
+			t.Errorf("status is %s", ended.Status)
+		}
 	})
 
 	t.Run("chromedp drives a session", func(t *testing.T) { driveChromedp(t, s, site) })

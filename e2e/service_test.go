@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -105,7 +104,7 @@ func newService(t *testing.T, o serviceOptions) *service {
 		"AWS_ENDPOINT_URL": cloud.URL(), "ECS_CLUSTER_NAME": "e2e", "CONTAINER_TASK_DEF": "browser",
 		"CONTAINER_PORT": strconv.Itoa(containerPort), "CONTAINER_SUBNETS": "subnet-local",
 		"MIN_CONTAINERS": "1", "MAX_CONTAINERS": "3", "MAX_SESSIONS_PER_CONTAINER": "4",
-		"START_DEADLINE": "30s", "DISCONNECT_GRACE": "2s", "CONNECT_HOLD": "15s",
+		"START_DEADLINE": "30s", "DISCONNECT_GRACE": "3s", "CONNECT_HOLD": "15s",
 		"DRAIN_UNREADY": "200ms", "DRAIN_TIMEOUT": "1s", "LOG_LEVEL": "debug",
 	}
 	maps.Copy(s.env, o.env)
@@ -115,13 +114,12 @@ func newService(t *testing.T, o serviceOptions) *service {
 // start starts the service's process. Its end is waited for before its tasks and its Redis go.
 func (s *service) start(t *testing.T) {
 	t.Helper()
-	var env []string
-	for name, value := range s.env {
-		env = append(env, name+"="+value)
-	}
-	slices.Sort(env)
-	s.process = start(t, program{name: "wallcrawler serve", path: suite.binary, args: []string{"serve"}, env: env})
+	s.process = start(t, program{name: "wallcrawler serve", path: suite.binary, args: []string{"serve"}, env: environ(s.env)})
 	t.Cleanup(func() {
+		defer func() {
+			s.wantNone(t, "what serve prints", s.process.stdout.String()+s.process.stderr.String())
+			s.wantNone(t, "what the agents print", s.tasks.String())
+		}()
 		if s.process.ended() {
 			return
 		}
@@ -139,25 +137,21 @@ func (s *service) awaitReady(t *testing.T) {
 		if s.process.ended() {
 			t.Fatal("the service has ended")
 		}
-		resp, err := http.Get(s.url + "/ready")
-		if err != nil {
-			return err
+		a, err := try(t, http.MethodGet, s.url+"/ready", nil)
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("status %d: %s", a.status, a.body)
 		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %d", resp.StatusCode)
-		}
-		return nil
+		return err
 	})
 }
 
-// awaitContainer waits until a container with a warm browser is there.
+// awaitContainer waits until a container takes sessions.
 func (s *service) awaitContainer(t *testing.T) container {
 	t.Helper()
 	var found container
 	eventually(t, 40*time.Second, "a container is ready", func() error {
 		for _, c := range s.containers(t) {
-			if c.Phase == "ready" && c.Warm > 0 {
+			if c.Phase == "ready" {
 				found = c
 				return nil
 			}

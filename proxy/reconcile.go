@@ -52,6 +52,9 @@ func (l *line) heed(n wire.Notice) error {
 	case wire.SessionError:
 		l.unreport(n)
 		f.kind, f.message = factRefused, clip(n.Error)
+		if n.Final {
+			f.kind = factRejected
+		}
 	case wire.SessionEnded:
 		l.unreport(n)
 		f.kind, f.message, f.reason = factEnded, clip(n.Message), state.Reason(n.Reason)

@@ -16,14 +16,9 @@ const (
 	reportInterval = 4500 * time.Millisecond // containers report every 5 s
 	activityGrain  = 15 * time.Second        // of lastActivity alone
 	graceGrain     = 2 * time.Second
-	// unknownFor is how long a session must be unknown to the store before its container is
-	// told to let go of it: long enough to find out that the store has lost its memory.
-	unknownFor = 10 * time.Second
 	// maxTries bounds the attempts at a write that the store answers with an error that
 	// nobody foresaw: one bad record must not hold up all that follow.
 	maxTries = 5
-	// staleMirror is the age from which on the mirror is no witness.
-	staleMirror = 15 * time.Second
 )
 
 // fact is something to be written down, in the order in which it was learnt.
@@ -39,13 +34,14 @@ type fact struct {
 type factKind int
 
 const (
-	factReady   factKind = iota
-	factRefused          // the container cannot serve the session and holds nothing of it
-	factEnded            // the container holds nothing of the session any more
-	factDrain            // the container drains by itself
-	factLost             // the link is lost; message is the task's ARN
-	factEnd              // a limit of the session's life is reached, for which reason names it
-	factJudge            // ask the store whether the container may keep the session
+	factReady    factKind = iota
+	factRefused           // the container cannot serve the session and holds nothing of it
+	factRejected          // no container could serve the session: its wishes are at fault
+	factEnded             // the container holds nothing of the session any more
+	factDrain             // the container drains by itself
+	factLost              // the link is lost; message is the task's ARN
+	factEnd               // a limit of the session's life is reached, for which reason names it
+	factJudge             // ask the store whether the container may keep the session
 )
 
 // verdict says that the container must let go of a session.
@@ -75,7 +71,7 @@ type recorder struct {
 	drainAck   int64
 	sessions   int
 	touched    map[string]activity
-	unknown    map[string]time.Time
+	unknown    map[string]bool // sessions that the store does not know, told of once
 }
 
 // reportFact is the latest report, which alone is of interest.
@@ -98,7 +94,7 @@ type activity struct {
 func newRecorder(l *link) *recorder {
 	r := &recorder{
 		link: l, work: make(chan struct{}, 1), stopped: make(chan struct{}),
-		sentence: map[string]verdict{}, touched: map[string]activity{}, unknown: map[string]time.Time{},
+		sentence: map[string]verdict{}, touched: map[string]activity{}, unknown: map[string]bool{},
 		drainAck: -1,
 	}
 	r.hard, r.kill = context.WithCancel(context.WithoutCancel(l.ctx))
@@ -237,6 +233,13 @@ func (r *recorder) write(f fact) error {
 		if refused(err) {
 			err = r.release(ctx, f.session)
 		}
+	case factRejected:
+		s, err = store.End(ctx, r.link.by, state.End{
+			Session: f.session, BindRev: f.bindRev, Reason: state.Failed, Message: f.message, Confirmed: true,
+		})
+		if refused(err) {
+			err = r.release(ctx, f.session)
+		}
 	case factEnded:
 		s, err = r.end(ctx, f)
 	case factEnd:
@@ -258,7 +261,7 @@ func (r *recorder) write(f fact) error {
 	}
 	if err == nil && s != nil {
 		mirror.ApplySession(s)
-		r.link.log.Info("session "+string(s.Phase), "session", s.ID, "reason", string(s.Reason), "refused", s.Refused)
+		r.link.log.Info("session recorded", "session", s.ID, "phase", string(s.Phase), "reason", string(s.Reason), "refused", s.Refused)
 	}
 	if refused(err) {
 		return nil
@@ -320,8 +323,9 @@ func failure(reason state.Reason) bool {
 	switch reason {
 	case state.Failed, state.BrowserCrashed, state.ContainerLost, state.StoppedExternally, state.Shutdown:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // release frees the slot of a session that is bound elsewhere, or over.
@@ -341,15 +345,13 @@ func (r *recorder) judge(ctx context.Context, f fact) error {
 	s, err := r.link.links.cfg.Store.Session(ctx, f.session)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
-		since, seen := r.unknown[f.session]
-		if !seen {
-			r.unknown[f.session] = time.Now()
-			return nil
+		// The store remembers ended sessions longer than any browser lives: one that it does
+		// not know was lost with the store's data, and its client may well be at work. It is
+		// kept; its container ends it at its deadline.
+		if !r.unknown[f.session] {
+			r.unknown[f.session] = true
+			r.link.log.Warn("session kept that the store does not know: has the store lost data?", "session", f.session)
 		}
-		if time.Since(since) < unknownFor || mirror.Trouble() != "" || mirror.Age() > staleMirror {
-			return nil
-		}
-		r.sentenceTo(f, state.Failed)
 		return nil
 	case err != nil:
 		return err

@@ -287,7 +287,7 @@ func TestCloseCodesPassBothWays(t *testing.T) {
 	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, 1011) || !strings.Contains(err.Error(), "browser_crashed") {
 		t.Errorf("the client heard %v", err)
 	}
-	<-heard
+	_ = <-heard
 
 	conn, _ = f.connect("/sessions/ses_1/ws")
 	_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4001, "bye"), time.Now().Add(time.Second))

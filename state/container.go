@@ -5,8 +5,9 @@ import "time"
 // ContainerPhase is where a container stands.
 //
 //	pending_verification ──▶ ready ──▶ draining ──▶ stopping ──▶ gone
-//	                           ▲           │
-//	                           └───────────┘ un-drain
+//	          │                ▲           │            ▲
+//	          │                └───────────┘ un-drain   │
+//	          └─────────────────────────────────────────┘ never reached
 //
 // Only what is stopping is ever StopTask'ed, and there is no way back from it.
 type ContainerPhase string

@@ -139,8 +139,9 @@ func (m *Memory) Drain(ctx context.Context, by Authority, id, bootID string) (*C
 			c.Closing = c.Closing || asked
 			c.DrainSeq++
 			return news, nil
+		default:
+			return unchanged, conflict("the container is %s", c.Phase)
 		}
-		return unchanged, conflict("the container is %s", c.Phase)
 	})
 }
 
@@ -172,9 +173,9 @@ func (m *Memory) BeginStop(ctx context.Context, by Authority, id, bootID string)
 		switch {
 		case c.Phase == Stopping:
 			return unchanged, nil
-		case c.Phase != Draining:
+		case c.Phase != Draining && c.Phase != PendingVerification:
 			return unchanged, conflict("the container is %s", c.Phase)
-		case c.DrainAck != c.DrainSeq:
+		case c.Phase == Draining && c.DrainAck != c.DrainSeq:
 			return unchanged, conflict("the order to drain is %d, acknowledged is %d", c.DrainSeq, c.DrainAck)
 		case c.Used() > 0:
 			return unchanged, conflict("%d slots are taken", c.Used())

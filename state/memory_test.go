@@ -105,7 +105,7 @@ func TestMemoryInABubble(t *testing.T) {
 		if len(heard) != 1 || heard[0] != (state.Hint{Kind: state.KindDocument, ID: "s1"}) {
 			t.Fatalf("heard %v", heard)
 		}
-		time.Sleep(time.Minute) // virtual
+		time.Sleep(time.Minute) //nolint:forbidigo // in virtual time
 		m.ExpireDocuments()
 		synctest.Wait()
 		if len(heard) != 2 {

@@ -76,7 +76,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	go func() {
 		watching <- m.src.Watch(ctx, func(hints []Hint) { m.see(ctx, hints) }, m.setDocuments)
 	}()
-	defer func() { <-watching }()
+	defer func() { _ = <-watching }()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -152,6 +152,7 @@ func (m *Mirror) see(ctx context.Context, hints []Hint) {
 			}
 		case KindAll:
 			m.Relist()
+		case KindDocument, KindFleet: // not kept here: passed on
 		}
 		if !known {
 			pass = append(pass, h)
@@ -272,21 +273,21 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	for _, id := range m.launches.drop(index.Launches, index.Seq) {
 		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
 	}
+	for _, id := range m.sessions.arrived(sessions, index.Sessions) {
+		hints = append(hints, Hint{Kind: KindSession, ID: id})
+	}
+	for _, id := range m.containers.arrived(containers, index.Containers) {
+		hints = append(hints, Hint{Kind: KindContainer, ID: id})
+	}
+	for _, id := range m.launches.arrived(launches, index.Launches) {
+		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
+	}
 	m.storeTime = index.Time.Add(after.Sub(before) / 2)
 	m.readAt = after
 	first := !m.synced
 	m.synced = true
 	m.mu.Unlock()
 
-	for _, id := range sessions {
-		hints = append(hints, Hint{Kind: KindSession, ID: id})
-	}
-	for _, id := range containers {
-		hints = append(hints, Hint{Kind: KindContainer, ID: id})
-	}
-	for _, id := range launches {
-		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
-	}
 	if first {
 		hints = append(hints, Hint{Kind: KindAll})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,44 @@ func TestMirrorNoticesThatTheStoreWasWiped(t *testing.T) {
 		}
 		if _, ok := m.Session("s1"); !ok {
 			t.Error("it forgot a session because the store did")
+		}
+	})
+}
+
+// broken is a source whose index names a session that cannot be read.
+type broken struct {
+	*state.Memory
+	asked atomic.Int64
+}
+
+func (b *broken) Index(ctx context.Context) (state.Index, error) {
+	i, err := b.Memory.Index(ctx)
+	i.Sessions = map[string]int64{"broken": 7}
+	return i, err
+}
+
+func (b *broken) SessionsOf(ctx context.Context, ids []string) ([]*state.Session, error) {
+	b.asked.Add(1)
+	return b.Memory.SessionsOf(ctx, ids)
+}
+
+func TestMirrorAsksOnceForARecordThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &broken{Memory: state.NewMemory(nil)}
+		m := state.NewMirror(b, state.MirrorOptions{Relist: time.Second})
+		var woken atomic.Int64
+		defer m.Subscribe(func([]state.Hint) { woken.Add(1) })()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = m.Run(ctx) })
+		defer func() { cancel(); wg.Wait() }()
+		relists := time.NewTimer(20 * time.Second)
+		<-relists.C
+		if n := b.asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		if n := woken.Load(); n > 2 {
+			t.Errorf("woke its subscribers %d times", n)
 		}
 	})
 }

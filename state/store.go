@@ -184,7 +184,8 @@ type Containers interface {
 	// Undrain opens it again (draining → ready; leader). ErrConflict if it is Closing.
 	Undrain(ctx context.Context, by Authority, id, bootID string) (*Container, error)
 	// BeginStop is the point of no return (draining → stopping; leader): drainAck must equal
-	// drainSeq and no slot may be taken, else ErrConflict.
+	// drainSeq and no slot may be taken, else ErrConflict. A container that is
+	// pending_verification, to which nothing was ever bound, may go there directly.
 	BeginStop(ctx context.Context, by Authority, id, bootID string) (*Container, error)
 	// MarkGone records that the container is no more (any → gone; leader). Its slots are freed;
 	// its sessions are for the leader to end.

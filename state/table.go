@@ -1,6 +1,7 @@
 package state
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -23,9 +24,14 @@ func (l *Launch) revision() int64    { return l.Rev }
 type table[R record] struct {
 	byID   map[string]R
 	sorted []R
+	// unreadable are records that an index names and that could not be had, by their revision
+	// there: a broken record is asked for once, not at each relist.
+	unreadable map[string]int64
 }
 
-func newTable[R record]() table[R] { return table[R]{byID: map[string]R{}} }
+func newTable[R record]() table[R] {
+	return table[R]{byID: map[string]R{}, unreadable: map[string]int64{}}
+}
 
 // has tells whether the record is there at rev or newer; a zero rev is never had.
 func (t *table[R]) has(id string, rev int64) bool {
@@ -56,12 +62,27 @@ func (t *table[R]) put(r R) bool {
 func (t *table[R]) stale(index map[string]int64) []string {
 	var ids []string
 	for id, rev := range index {
-		if !t.has(id, rev) {
+		if !t.has(id, rev) && t.unreadable[id] != rev {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// arrived tells which of the ids, asked for because of an index, are here now, and notes the
+// others as unreadable.
+func (t *table[R]) arrived(ids []string, index map[string]int64) []string {
+	var here []string
+	for _, id := range ids {
+		if t.has(id, index[id]) {
+			here = append(here, id)
+			continue
+		}
+		t.unreadable[id] = index[id]
+	}
+	maps.DeleteFunc(t.unreadable, func(id string, rev int64) bool { return index[id] != rev })
+	return here
 }
 
 // drop removes the records that an index read at seq no longer names, and lists their ids.

@@ -77,13 +77,18 @@ type service struct {
 const storeRetry = time.Second
 
 // openStore waits for the store: a service that starts before its Redis says so and goes on
-// trying, instead of dying in a loop.
-func openStore(ctx context.Context, o redisstore.Options, log *slog.Logger) (*redisstore.Store, error) {
-	told := false
+// trying, instead of dying in a loop. Meanwhile it answers on the listener that it is alive.
+func openStore(ctx context.Context, o redisstore.Options, l net.Listener, log *slog.Logger) (store *redisstore.Store, err error) {
+	var room *waitingRoom
+	defer func() {
+		if room != nil {
+			err = errors.Join(err, room.leave())
+		}
+	}()
 	for {
 		store, err := redisstore.Open(ctx, o)
 		if err == nil {
-			if told {
+			if room != nil {
 				log.Info("store reached")
 			}
 			return store, nil
@@ -94,9 +99,9 @@ func openStore(ctx context.Context, o redisstore.Options, log *slog.Logger) (*re
 		if !errors.Is(err, state.ErrUnavailable) {
 			return nil, err
 		}
-		if !told {
+		if tcp, ok := l.(*net.TCPListener); ok && room == nil {
 			log.Warn("store unreachable, waiting for it: check REDIS_ENDPOINT", "error", err)
-			told = true
+			room = openWaitingRoom(tcp)
 		}
 		t := time.NewTimer(storeRetry)
 		select {
@@ -130,7 +135,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 
 	o.redis.Log, o.redis.Metrics = o.log, registry
 	redis.SetLogger(redisLog{o.log}) // the library's own would write to stderr, past every format
-	store, err := openStore(ctx, o.redis, o.log)
+	store, err := openStore(ctx, o.redis, o.listener, o.log)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +161,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
 		V1:           proxy.V1Config{Slots: store},
-		V1:           proxy.V1Config{Slots: store},
+		Port:         o.fleet.ContainerPort,
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})
@@ -221,7 +226,7 @@ func (s *service) run(ctx context.Context) error {
 	case <-life.Done(): // a part has died
 		return group.Wait()
 	}
-	s.log.Info("stopping", "clients", s.relay.Count(), "limit", s.o.drainTimeout)
+	s.log.Info("stopping", "clients", s.relay.Count(), "limit", s.o.drainTimeout.String())
 	s.server.SetDraining()
 	s.owners.Retire()
 	resign()

@@ -141,7 +141,7 @@ func (c *config) show() []shown {
 // list splits a comma list.
 func (c *config) list(key string) []string {
 	var out []string
-	for _, part := range strings.Split(c.GetString(key), ",") {
+	for part := range strings.SplitSeq(c.GetString(key), ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			out = append(out, part)
 		}

@@ -177,7 +177,7 @@ func containerCIDRs(texts []string, endpoint string) ([]netip.Prefix, error) {
 // redisAddrs splits a comma list and gives those without a port Redis's.
 func redisAddrs(endpoint string) []string {
 	var addrs []string
-	for _, a := range strings.Split(endpoint, ",") {
+	for a := range strings.SplitSeq(endpoint, ",") {
 		a = strings.TrimSpace(a)
 		if a == "" {
 			continue

@@ -19,11 +19,8 @@ func throttled(err error) bool {
 
 // conflicting gives ECS's complaint that a clientToken was used with other parameters, or nil.
 func conflicting(err error) *types.ConflictException {
-	var conflict *types.ConflictException
-	if errors.As(err, &conflict) {
-		return conflict
-	}
-	return nil
+	conflict, _ := errors.AsType[*types.ConflictException](err)
+	return conflict
 }
 
 // missingTask tells whether a call named a task that ECS does not know (any more).

@@ -28,13 +28,13 @@ func (m *planner) bind() (unplaced []*state.Session) {
 		return nil
 	}
 
-	any := m.newShelf()
+	anybody := m.newShelf()
 	for _, c := range m.room {
-		any.add(c)
+		anybody.add(c)
 	}
 	byUser := m.userShelves(queue)
 	for _, s := range queue {
-		c, why := m.place(s, any, byUser[s.UserID])
+		c, why := m.place(s, anybody, byUser[s.UserID])
 		if c == nil {
 			unplaced = append(unplaced, s)
 			continue
@@ -44,7 +44,7 @@ func (m *planner) bind() (unplaced []*state.Session) {
 		if m.Pool.Dedicated {
 			c.tenant = s.UserID
 		}
-		any.add(c)
+		anybody.add(c)
 		own := byUser[s.UserID]
 		if !slices.Contains(c.shelves, own) {
 			c.shelves = append(c.shelves, own)
@@ -57,14 +57,14 @@ func (m *planner) bind() (unplaced []*state.Session) {
 }
 
 // place finds the container for one session.
-func (m *planner) place(s *state.Session, any, own *shelf) (c *candidate, why string) {
+func (m *planner) place(s *state.Session, anybody, own *shelf) (c *candidate, why string) {
 	fits := func(c *candidate) bool {
 		return !s.Excludes(c.ID) && (!m.Pool.Dedicated || c.tenant == s.UserID || c.tenant == "" && c.Used() == 0)
 	}
 	if c := own.take(fits); c != nil {
 		return c, fmt.Sprintf("it serves the same user and has %d of %d slots free", c.free, c.MaxSessions)
 	}
-	if c := any.take(fits); c != nil {
+	if c := anybody.take(fits); c != nil {
 		order := "fullest"
 		if m.Pool.Spread {
 			order = "emptiest"

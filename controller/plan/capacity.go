@@ -26,33 +26,41 @@ type supply struct {
 	free       int // slots left
 	coming     int // slots of starting containers
 	containers int // tasks that count against the maximum
+	leaving    int // of those, the ones that are draining or stopping
 }
 
-// capacity says how many containers to start, or how many are not needed: the slots wanted
-// (unplaced sessions and the warm reserve) against the slots left and coming, rounded up to
-// containers, between min and max.
-func capacity(s supply, pool state.Pool) (launch, surplus int) {
-	short := s.unplaced + pool.WarmSlots - s.free - s.coming
-	if short > 0 {
-		launch = (short + pool.MaxSessions - 1) / pool.MaxSessions
+// capacity says how many containers are wanted beyond those that serve or start, or how many
+// are not needed: the slots wanted (unplaced sessions and the warm reserve) against the slots
+// left and coming, rounded up to containers, and the minimum. The maximum bounds launches,
+// not wants: a draining container may be opened again at the maximum.
+func capacity(s supply, pool state.Pool) (wanted, surplus int) {
+	free := s.free
+	if s.unplaced > 0 {
+		// Slots that are free all the same are on containers that have failed these sessions
+		// before: they serve the reserve alone.
+		free = min(free, pool.WarmSlots)
 	}
-	launch = max(launch, pool.Min-s.containers)
-	launch = max(0, min(launch, pool.Max-s.containers))
-	if over := s.containers - pool.Max; over > 0 {
+	short := s.unplaced + pool.WarmSlots - free - s.coming
+	if short > 0 {
+		wanted = (short + pool.MaxSessions - 1) / pool.MaxSessions
+	}
+	staying := s.containers - s.leaving
+	wanted = max(wanted, pool.Min-staying, 0)
+	if over := staying - pool.Max; over > 0 {
 		return 0, over
 	}
 	if short < 0 {
-		surplus = max(0, min(-short/pool.MaxSessions, s.containers-pool.Min))
+		surplus = max(0, min(-short/pool.MaxSessions, staying-pool.Min))
 	}
-	return launch, surplus
+	return wanted, surplus
 }
 
 // scale starts containers that are wanted and drains empty ones that are not.
 func (m *planner) scale(unplaced []*state.Session) {
 	s := m.supply(unplaced)
-	launch, surplus := capacity(s, m.Pool)
+	wanted, surplus := capacity(s, m.Pool)
 	d := &m.plan.Demand
-	d.Unplaced, d.Free, d.Coming, d.Containers, d.Launch, d.Surplus = len(unplaced), s.free, s.coming, s.containers, launch, surplus
+	d.Unplaced, d.Free, d.Coming, d.Containers, d.Surplus = len(unplaced), s.free, s.coming, s.containers, surplus
 	for _, x := range m.Sessions {
 		if x.HoldsSlot() {
 			d.Live++
@@ -62,10 +70,11 @@ func (m *planner) scale(unplaced []*state.Session) {
 		m.hold(HoldSession, x.ID, fmt.Sprintf("no container has room; %d wait before it, %d slots are starting", i, s.coming))
 	}
 
-	launch = m.undrain(launch)
-	m.launch(launch, s)
-	if launch == 0 {
-		m.drain(surplus)
+	wanted = m.undrain(wanted)
+	d.Launch = max(0, min(wanted, m.Pool.Max-s.containers))
+	m.launch(d.Launch, s)
+	if wanted == 0 {
+		m.drain(surplus, s)
 	}
 }
 
@@ -78,11 +87,18 @@ func (m *planner) supply(unplaced []*state.Session) supply {
 		}
 	}
 	for _, c := range m.Containers {
+		switch c.Phase {
+		case state.PendingVerification:
+			// One that cannot be reached registers again and again, but is not coming.
+			if !m.past(c.RegisteredAt, m.StartDeadline) {
+				s.coming += c.MaxSessions
+			}
+		case state.Draining, state.Stopping:
+			s.leaving++
+		case state.ContainerReady, state.Gone:
+		}
 		if c.Phase != state.Gone {
 			s.containers++
-		}
-		if c.Phase == state.PendingVerification && !m.suspect(c) {
-			s.coming += c.MaxSessions
 		}
 	}
 	for _, l := range m.Launches {
@@ -145,9 +161,12 @@ func (m *planner) launch(n int, s supply) {
 		m.hold(HoldLaunch, "", fmt.Sprintf("the pool is paused; %d containers are wanted", n))
 		return
 	}
-	if wait, why := m.backoff(); wait > 0 {
-		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", why, n, wait.Round(time.Second)))
+	if wait, failures := m.backoff(); wait > 0 {
+		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", failures, n, wait.Round(time.Second)))
 		return
+	} else if failures != "" && n > 1 {
+		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, one is tried", failures, n))
+		n = 1
 	}
 	why := fmt.Sprintf("%d slots wanted, %d free, %d starting", s.unplaced+m.Pool.WarmSlots, s.free, s.coming)
 	if s.containers+n <= m.Pool.Min {
@@ -159,8 +178,9 @@ func (m *planner) launch(n int, s supply) {
 }
 
 // backoff says how long launches wait after failures in a row: 1 s after the first, twice
-// that after each more, at most maxLaunchBackoff.
-func (m *planner) backoff() (time.Duration, string) {
+// that after each more, at most maxLaunchBackoff. Until one has succeeded, they are tried one
+// by one. No failures: nothing is said.
+func (m *planner) backoff() (wait time.Duration, failed string) {
 	var success, last time.Time
 	for _, l := range m.Launches {
 		if l.Outcome == state.Registered && l.CreatedAt.After(success) {
@@ -186,7 +206,7 @@ func (m *planner) backoff() (time.Duration, string) {
 
 // drain closes containers that are not needed: empty ones, empty for a while, the ones that
 // ran longest empty first, a tenth of the fleet at a time.
-func (m *planner) drain(surplus int) {
+func (m *planner) drain(surplus int, s supply) {
 	var idle []*state.Container
 	lastLaunch := time.Time{}
 	for _, l := range m.Launches {
@@ -216,7 +236,7 @@ func (m *planner) drain(surplus int) {
 		}
 		return byID(a, b)
 	})
-	n := min(surplus, len(idle), max(1, len(m.Containers)/10))
+	n := max(0, min(surplus, len(idle), max(1, s.containers/10)-s.leaving))
 	for _, c := range idle[:n] {
 		m.destructive(Drain{Target{c.ID, fmt.Sprintf("empty for %s and not needed", m.Now.Sub(m.EmptySince[c.ID]).Round(time.Second))}, c.BootID})
 	}

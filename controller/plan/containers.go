@@ -34,10 +34,27 @@ func (m *planner) superviseContainers() {
 			m.do(MarkGone{Target{c.ID, why}, c.BootID})
 			continue
 		}
-		if c.Phase == state.Stopping {
-			m.stopTask(c.TaskARN, "drained")
+		switch {
+		case c.Phase == state.Stopping:
+			m.stopTask(m.taskARN(c), "it is drained, or never could be reached")
+		case c.Phase == state.PendingVerification && m.past(c.RegisteredAt, m.StartDeadline):
+			// Nothing was ever bound to this life of it.
+			m.destructive(BeginStop{Target{c.ID, fmt.Sprintf("it registered %s ago and could not be verified or reached since",
+				m.Now.Sub(c.RegisteredAt).Round(time.Second))}, c.BootID})
+		case m.suspect(c):
+			m.hold(HoldContainer, c.ID, fmt.Sprintf("silent since %s: nothing is bound to it, and it keeps its place in the pool", c.SeenAt.UTC().Format(time.RFC3339)))
 		}
 	}
+}
+
+// taskARN is a container's task, by its record or by ECS's word.
+func (m *planner) taskARN(c *state.Container) string {
+	if c.TaskARN == "" {
+		if t := m.taskByContainer[c.ID]; t != nil {
+			return t.ARN
+		}
+	}
+	return c.TaskARN
 }
 
 // retire begins to stop the containers that are drained and that scale has not opened again.
@@ -66,6 +83,9 @@ func (m *planner) superviseLaunches() {
 	for _, l := range m.Launches {
 		c, registered := m.containers[l.ID]
 		switch {
+		case registered && c.Phase == state.PendingVerification:
+		case registered && c.Phase == state.Stopping && l.Open():
+			m.do(ResolveLaunch{Target{l.ID, "its container could not be verified or reached"}, state.Expired})
 		case registered && c.Phase != state.Gone:
 			if l.Open() {
 				m.do(ResolveLaunch{Target{l.ID, "its container has registered"}, state.Registered})
@@ -112,10 +132,10 @@ func (m *planner) superviseClosed(l *state.Launch) {
 	}
 }
 
-// reapOrphans stops tasks of ours that no record speaks of: their launch is forgotten, and
-// nothing has registered for longer than any start takes, although agents that lose their
-// link register again within seconds.
-func (m *planner) reapOrphans() {
+// tellOrphans tells of tasks of ours that no record speaks of. They are not stopped: records
+// outlive their tasks, so that only a store that lost its data leads here, and a container
+// whose record was lost may hold sessions.
+func (m *planner) tellOrphans() {
 	known := map[string]bool{}
 	for _, l := range m.Launches {
 		known[l.TaskARN] = true
@@ -130,7 +150,7 @@ func (m *planner) reapOrphans() {
 			continue
 		}
 		if m.past(t.StartedAt, m.StartDeadline) && m.past(t.CreatedAt, 2*m.StartDeadline) {
-			m.stopTask(t.ARN, "no container of it has registered and no launch is known")
+			m.hold(HoldTask, t.ARN, "it is ours, but no launch or container of it is known: it is stopped by hand, if at all")
 		}
 	}
 }

@@ -129,13 +129,15 @@ const (
 	HoldDestruction HoldKind = "destruction" // drains, stops and losses wait for a whole, fresh view
 	HoldBinding     HoldKind = "binding"
 	HoldLaunch      HoldKind = "launch"
-	HoldDocument    HoldKind = "document" // a document that is no session's
-	HoldSession     HoldKind = "session"  // a session that waits for room
+	HoldDocument    HoldKind = "document"  // a document that is no session's
+	HoldSession     HoldKind = "session"   // a session that waits for room
+	HoldContainer   HoldKind = "container" // a container that is silent
+	HoldTask        HoldKind = "task"      // a task that nothing is known of
 )
 
 // HoldKinds lists every kind.
 func HoldKinds() []HoldKind {
-	return []HoldKind{HoldDestruction, HoldBinding, HoldLaunch, HoldDocument, HoldSession}
+	return []HoldKind{HoldDestruction, HoldBinding, HoldLaunch, HoldDocument, HoldSession, HoldContainer, HoldTask}
 }
 
 // planner carries one Make.
@@ -172,7 +174,7 @@ func Make(s Snapshot, p Policy) Plan {
 	unplaced := m.bind()
 	m.scale(unplaced)
 	m.retire()
-	m.reapOrphans()
+	m.tellOrphans()
 	return m.finish()
 }
 

@@ -69,8 +69,9 @@ func (m *planner) lost(c *state.Container) (why string, lost bool) {
 		}
 		return stopText(t), true
 	}
+	// Absence alone is one witness; the container's own silence is the other.
 	since, absent := m.AbsentSince[c.TaskARN]
-	if absent && m.TasksAt.Sub(since) > m.AbsentAfter {
+	if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {
 		return fmt.Sprintf("ECS has not listed its task for %s", m.TasksAt.Sub(since).Round(time.Second)), true
 	}
 	return "", false

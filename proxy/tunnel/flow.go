@@ -17,7 +17,7 @@ type flow struct {
 	from   Side
 	src    net.Conn
 	dst    net.Conn
-	gone   CloseFrame // told to dst when src vanishes
+	gone   func() CloseFrame // told to dst when src vanishes
 
 	bytes    atomic.Uint64
 	messages atomic.Uint64
@@ -29,7 +29,7 @@ type flow struct {
 	frames scanner
 }
 
-func newFlow(t *Tunnel, from Side, src Peer, dst net.Conn, gone CloseFrame) *flow {
+func newFlow(t *Tunnel, from Side, src Peer, dst net.Conn, gone func() CloseFrame) *flow {
 	return &flow{
 		tunnel: t,
 		from:   from,
@@ -83,7 +83,11 @@ func (f *flow) run() {
 		}
 		f.tunnel.end(f.from, readErr)
 		f.tunnel.bound(f.back, drainTimeout)
-		f.tell(f.gone)
+		if f.frames.open() {
+			f.tell(f.gone())
+		} else {
+			closeWrite(f.dst)
+		}
 	}
 }
 

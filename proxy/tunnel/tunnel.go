@@ -43,6 +43,10 @@ type CloseFrame struct {
 type Config struct {
 	ClientGone  CloseFrame // told to the backend
 	BackendGone CloseFrame // told to the client
+
+	// WhyBackendGone, if set, is asked in the place of BackendGone, once the backend has
+	// vanished. It may take a moment, a second at most, to find out.
+	WhyBackendGone func() CloseFrame
 }
 
 // Side names an end of a tunnel.
@@ -94,8 +98,11 @@ type Tunnel struct {
 // New joins client and backend. Nothing moves before Run.
 func New(client, backend Peer, cfg Config) *Tunnel {
 	t := &Tunnel{started: time.Now()}
-	t.toBackend = newFlow(t, Client, client, backend.Conn, cfg.ClientGone)
-	t.toClient = newFlow(t, Backend, backend, client.Conn, cfg.BackendGone)
+	if cfg.WhyBackendGone == nil {
+		cfg.WhyBackendGone = func() CloseFrame { return cfg.BackendGone }
+	}
+	t.toBackend = newFlow(t, Client, client, backend.Conn, func() CloseFrame { return cfg.ClientGone })
+	t.toClient = newFlow(t, Backend, backend, client.Conn, cfg.WhyBackendGone)
 	t.toBackend.back, t.toClient.back = t.toClient, t.toBackend
 	return t
 }

@@ -107,8 +107,10 @@ type Notice struct {
 	Cold    bool  `json:"cold,omitempty"`    // the browser was started for this session
 	StartMS int64 `json:"startMs,omitempty"` // from the order to ready
 
-	// SESSION_ERROR: why it cannot be served. The container holds nothing of it.
+	// SESSION_ERROR: why it cannot be served. The container holds nothing of it. Final says
+	// that no other container could serve it either: its wishes are at fault.
 	Error string `json:"error,omitempty"`
+	Final bool   `json:"final,omitempty"`
 
 	// SESSION_ENDED: the container holds nothing of it any more. Answers every
 	// DESTROY_SESSION, also for an unknown session.

@@ -152,8 +152,7 @@ func (s *Store) listen(ctx context.Context, node *redis.Client, in *inbox) error
 		}
 	}()
 	if err := subscribed(ctx, sub, 3); err != nil {
-		var reply redis.Error
-		if errors.As(err, &reply) {
+		if _, answered := errors.AsType[redis.Error](err); answered {
 			// Not allowed here, and it will not be: the relist does it alone.
 			in.setNotified(addr, false)
 			<-ctx.Done()

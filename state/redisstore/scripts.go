@@ -121,7 +121,7 @@ func (s *Store) eval(ctx context.Context, script string, keys []string, args ...
 	if len(reply) < 2 || str(reply[1]) == "" {
 		return nil, refusal
 	}
-	if refusal == errElsewhere {
+	if errors.Is(refusal, errElsewhere) {
 		return reply[1:], refusal
 	}
 	return nil, fmt.Errorf("%w: %s", refusal, str(reply[1]))

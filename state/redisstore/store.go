@@ -89,7 +89,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		client: o.Client, db: o.DB, keys: newKeys(o.Deployment), name: o.Deployment, scripts: scripts,
-		log: o.Log, metrics: newMetrics(o.Metrics),
+		log: o.Log,
 	}
 	if s.client == nil {
 		s.client, s.owned = dial(o), true
@@ -103,6 +103,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	// Only now: a caller that waits for its Redis opens again with the same registry.
+	s.metrics = newMetrics(o.Metrics)
 	if o.EnableKeyspaceEvents {
 		s.enableKeyspaceEvents(ctx)
 	}

@@ -327,7 +327,7 @@ func startRedis(t *testing.T, args ...string) string {
 		if answers(t, addr, exited) {
 			t.Cleanup(func() {
 				_ = cmd.Process.Kill()
-				<-exited
+				_ = <-exited
 			})
 			return addr
 		}

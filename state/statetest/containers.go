@@ -53,7 +53,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 			func(c *state.Container, _ state.Authority) (*state.Container, error) {
 				return w.store.BeginStop(w.ctx, w.lead(), c.ID, boot)
 			},
-			[5]result{no, no, to(state.Stopping), to(state.Stopping), no},
+			[5]result{to(state.Stopping), no, to(state.Stopping), to(state.Stopping), no},
 		},
 		{
 			"mark as gone",
@@ -76,7 +76,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 		},
 		{
 			"report with an address",
-			func(c *state.Container, owner state.Authority) (*state.Container, error) {
+			func(_ *state.Container, owner state.Authority) (*state.Container, error) {
 				return w.store.Report(w.ctx, owner, state.Report{BootID: boot, Addr: "10.0.0.1:8080"})
 			},
 			[5]result{to(state.ContainerReady), to(state.ContainerReady), to(state.Draining), to(state.Stopping), no},
@@ -143,7 +143,7 @@ func testRegistration(t *testing.T, w *world) {
 		t.Fatalf("got %+v", c)
 	}
 	owner := state.Authority{Container: "c1", OwnerSeq: 1}
-	c, err = w.store.Report(w.ctx, owner, state.Report{BootID: boot, Addr: "10.0.0.9:81", TaskARN: "arn:1"})
+	_, err = w.store.Report(w.ctx, owner, state.Report{BootID: boot, Addr: "10.0.0.9:81", TaskARN: "arn:1"})
 	w.ok(err)
 	w.admit("s1", "u")
 	s := w.bind("s1", "c1")

@@ -290,7 +290,7 @@ func (v *watching) hears(kind state.Kind, id string, rev int64) {
 	})
 }
 
-func testHints(t *testing.T, w *world) {
+func testHints(_ *testing.T, w *world) {
 	v := w.watch()
 	s := w.admit("s1", "u")
 	v.hears(state.KindSession, "s1", s.Rev)

@@ -397,7 +397,7 @@ func testReadyAndRefused(t *testing.T, w *world) {
 	w.same(s.Rev, again.Rev)
 	_, err = w.store.Ready(w.ctx, owner, "s2", s.BindRev, false)
 	w.is(err, state.ErrConflict)
-	s, err = w.store.Unbind(w.ctx, w.lead(), state.Unbinding{Session: "s2", BindRev: s.BindRev, Why: "refused"})
+	_, err = w.store.Unbind(w.ctx, w.lead(), state.Unbinding{Session: "s2", BindRev: s.BindRev, Why: "refused"})
 	w.ok(err)
 	if s = w.bind("s2", "c2"); s.Refused != "" {
 		t.Fatalf("the next container is said to have refused too: %q", s.Refused)
@@ -486,7 +486,7 @@ func testActivity(t *testing.T, w *world) {
 }
 
 func testAmending(t *testing.T, w *world) {
-	s := w.admit("s1", "u")
+	w.admit("s1", "u")
 	s, err := w.store.Amend(w.ctx, w.lead(), state.Amendment{
 		Session: "s1", Spec: []byte(`{"timeout":5}`), KeepAlive: true, Remaining: 2 * time.Hour,
 	})

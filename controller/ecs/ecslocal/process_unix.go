@@ -170,7 +170,7 @@ func (p *process) killStrays() {
 				return
 			}
 		}
-		time.Sleep(time.Millisecond) // until the kernel has taken them away
+		time.Sleep(time.Millisecond) //nolint:forbidigo // until the kernel has taken them away
 	}
 }
 

@@ -1,0 +1,193 @@
+//go:build ignore
+
+// Count runs `go test -json` with its arguments, prints each package's result and all that
+// failed tests have said, and closes with one line: "N passed, N failed". A test with subtests
+// is counted by its subtests, unless it has failed where none of them has.
+//
+//	go run .ci/count.go -race ./...
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is a line of `go test -json`.
+type event struct {
+	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64 // seconds
+}
+
+// result is what became of a test, or of a package's own (its name is empty).
+type result struct {
+	outcome  string // pass, fail, skip; empty while it runs
+	output   strings.Builder
+	children bool
+	failed   bool // it or a test below it has failed
+}
+
+type run struct {
+	out                     io.Writer
+	packages                map[string]map[string]*result
+	builds                  map[string]*strings.Builder // import path → what the compiler said
+	passed, failed, skipped int
+}
+
+func (r *run) of(pkg, test string) *result {
+	tests := r.packages[pkg]
+	if tests == nil {
+		tests = map[string]*result{}
+		r.packages[pkg] = tests
+	}
+	if tests[test] == nil {
+		tests[test] = &result{}
+	}
+	return tests[test]
+}
+
+func (r *run) take(e event) {
+	switch e.Action {
+	case "build-output":
+		if r.builds[e.ImportPath] == nil {
+			r.builds[e.ImportPath] = &strings.Builder{}
+		}
+		r.builds[e.ImportPath].WriteString(e.Output)
+	case "build-fail":
+		if b := r.builds[e.ImportPath]; b != nil {
+			fmt.Fprint(r.out, b.String())
+		}
+	case "output":
+		r.of(e.Package, e.Test).output.WriteString(e.Output)
+	case "pass", "fail", "skip":
+		t := r.of(e.Package, e.Test)
+		t.outcome = e.Action
+		if e.Test == "" {
+			r.close(e)
+		}
+	}
+}
+
+// close counts a package that has ended.
+func (r *run) close(e event) {
+	tests := r.packages[e.Package]
+	delete(r.packages, e.Package)
+	names := slices.Sorted(maps.Keys(tests))
+	for _, name := range names {
+		t := tests[name]
+		if t.outcome == "" && e.Action == "fail" {
+			t.outcome = "fail" // the process died under it
+		}
+		for parent := name; strings.Contains(parent, "/"); {
+			parent = parent[:strings.LastIndex(parent, "/")]
+			if p := tests[parent]; p != nil {
+				p.children = true
+				p.failed = p.failed || t.outcome == "fail"
+			}
+		}
+	}
+	passed, failed, skipped := 0, 0, 0
+	for _, name := range names {
+		t := tests[name]
+		switch {
+		case name == "":
+		case t.outcome == "fail" && !t.failed:
+			failed++
+			fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, clean(t.output.String()))
+		case t.outcome == "fail":
+			// A parent of what has failed: what it said itself may still explain.
+			if text := clean(t.output.String()); text != "" {
+				fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, text)
+			}
+		case t.children:
+		case t.outcome == "skip":
+			skipped++
+			fmt.Fprintf(r.out, "skipped %s %s\n%s\n", e.Package, name, clean(t.output.String()))
+		default:
+			passed++
+		}
+	}
+	if e.Action == "fail" && failed == 0 {
+		failed++ // it was not built, or something beside its tests has failed
+	}
+	if e.Action == "fail" {
+		if text := clean(tests[""].output.String()); text != "" {
+			fmt.Fprintf(r.out, "\n--- %s\n%s\n", e.Package, text)
+		}
+	}
+	r.passed, r.failed, r.skipped = r.passed+passed, r.failed+failed, r.skipped+skipped
+	if passed+failed+skipped == 0 {
+		return
+	}
+	mark := "ok  "
+	if failed > 0 {
+		mark = "FAIL"
+	}
+	took := time.Duration(e.Elapsed * float64(time.Second)).Round(100 * time.Millisecond)
+	fmt.Fprintf(r.out, "%s %-62s %4d passed, %d failed, %v\n", mark, e.Package, passed, failed, took)
+}
+
+// clean drops the lines that `go test` frames tests with.
+func clean(output string) string {
+	var kept []string
+	for line := range strings.Lines(output) {
+		word := strings.TrimSpace(line)
+		framed := slices.ContainsFunc([]string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "--- FAIL", "--- SKIP", "-test.shuffle ", "ok  \t", "FAIL\t"},
+			func(prefix string) bool { return strings.HasPrefix(word, prefix) })
+		if !framed && word != "PASS" && word != "FAIL" && word != "" {
+			kept = append(kept, strings.TrimRight(line, "\n"))
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+func main() {
+	r := &run{out: os.Stdout, packages: map[string]map[string]*result{}, builds: map[string]*strings.Builder{}}
+	begin := time.Now()
+	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Println("go test:", err)
+		fmt.Println("0 passed, 1 failed")
+		os.Exit(1)
+	}
+	lines := bufio.NewReader(pipe)
+	for {
+		line, readErr := lines.ReadBytes('\n')
+		var e event
+		if json.Unmarshal(line, &e) == nil {
+			r.take(e)
+		} else {
+			os.Stdout.Write(line) // not an event: the go command's own words
+		}
+		if readErr != nil {
+			break
+		}
+	}
+	if err := cmd.Wait(); err != nil && r.failed == 0 {
+		fmt.Println("go test:", err)
+		r.failed++
+	}
+	if r.passed == 0 && r.failed == 0 {
+		fmt.Println("no test has run")
+		r.failed++
+	}
+	if r.skipped > 0 {
+		fmt.Printf("%d skipped\n", r.skipped)
+	}
+	fmt.Printf("in %v\n%d passed, %d failed\n", time.Since(begin).Round(time.Second), r.passed, r.failed)
+	if r.failed > 0 {
+		os.Exit(1)
+	}
+}

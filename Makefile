@@ -1,0 +1,62 @@
+# Everything that is done with this checkout. `make` lists it.
+
+GOLANGCI_LINT := v2.15.0
+VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINT          := bin/tools/golangci-lint-$(GOLANGCI_LINT)
+FUZZTIME      ?= 20s
+IMAGE         ?= wallcrawler:$(VERSION)
+# What `make test` tests: make test PKG=./proxy/...
+PKG           ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test setup build check lint layers fmt bench cover fuzz docker
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: ## run the whole system on this machine and print a connect URL (ARGS="--containers 1")
+	@.ci/setup dev
+	@$(MAKE) --no-print-directory build
+	@exec bin/wallcrawler dev $(ARGS)
+
+test: setup ## run all tests with the race detector (PKG=./proxy/... for some)
+	@go run .ci/count.go -race -shuffle=on -timeout 10m $(PKG)
+
+setup: ## install what building and testing need and is missing (Debian: by apt)
+	@.ci/setup
+
+build: ## build bin/wallcrawler
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/wallcrawler ./cmd/wallcrawler
+
+check: ## run all that CI runs
+	@.ci/run
+
+lint: $(LINT) ## run the linters of .golangci.yml
+	@$(LINT) run ./...
+
+$(LINT):
+	@echo 'building golangci-lint $(GOLANGCI_LINT), once: it takes some minutes' >&2
+	@GOBIN=$(CURDIR)/bin/tools/new go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	@mv bin/tools/new/golangci-lint $@ && rmdir bin/tools/new
+
+layers: ## prove which package imports which
+	@.ci/layers
+
+fmt: ## format the Go files
+	@git ls-files '*.go' | xargs gofmt -w
+
+bench: setup ## measure the built program on a quiet machine and print tables (ARGS=…)
+	@go run ./e2e/bench $(ARGS)
+
+cover: setup ## write coverage of all packages to bin/cover.html
+	@mkdir -p bin
+	@go test -coverpkg=./... -coverprofile=bin/cover.txt ./... && go tool cover -html=bin/cover.txt -o bin/cover.html
+	@go tool cover -func=bin/cover.txt | tail -1
+
+fuzz: ## fuzz each parser of foreign bytes for a while (FUZZTIME=20s)
+	@go list -f '{{$$p := .ImportPath}}{{range .TestGoFiles}}{{$$p}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}' ./... | \
+	while read -r pkg file; do [ -z "$$file" ] || sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|$$pkg \1|p" "$$file"; done | \
+	while read -r pkg name; do echo "$$pkg $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; done
+
+docker: ## build the service's image
+	@docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .

@@ -1,0 +1,125 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// crowd fills the service with sessions and tells what they cost while nothing happens.
+func crowd(ctx context.Context, b *bench) error {
+	const containers = 20
+	slots := b.count(1000)
+	n := containers * slots
+	b.title("Crowd: %d sessions in %d containers", n, containers)
+	s, err := b.startService(ctx, serviceOptions{containers: containers, slots: slots, notifications: true})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	const idleFor = 15 * time.Second
+	calm, err := s.idle(ctx, idleFor)
+	if err != nil {
+		return err
+	}
+	memory, err := s.usedMemory(ctx)
+	if err != nil {
+		return err
+	}
+	rss := resident(s.pid())
+	before, err := s.commands(ctx)
+	if err != nil {
+		return err
+	}
+
+	created := make([]<-chan time.Time, n)
+	begin := time.Now()
+	const batch = 500
+	for from := 0; from < n; from += batch {
+		pipe := s.redis.Pipeline()
+		for i := from; i < min(from+batch, n); i++ {
+			id, user := fmt.Sprintf("ses_crowd_%d", i), fmt.Sprintf("user_%d", i%2000)
+			created[i], _ = s.fakes.expect(id)
+			pipe.SetEx(ctx, "session:"+id, documentOf(id, user, "pending"), documentLife)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("writing documents: %w", err)
+		}
+	}
+	written := time.Since(begin)
+	var last time.Time
+	for i := range created {
+		at, err := s.await(ctx, created[i], 150*time.Second)
+		if err != nil {
+			return fmt.Errorf("session %d of %d: %w", i, n, err)
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	all := last.Sub(begin)
+	// All are ready in Redis, and the last reports are in.
+	if err := pause(ctx, 6*time.Second); err != nil {
+		return err
+	}
+	after, err := s.commands(ctx)
+	if err != nil {
+		return err
+	}
+	start := difference(after, before)
+	memoryAfter, err := s.usedMemory(ctx)
+	if err != nil {
+		return err
+	}
+	busy, err := s.idle(ctx, idleFor)
+	if err != nil {
+		return err
+	}
+	rssAfter := resident(s.pid())
+
+	per := float64(n)
+	table(b.out, [][]string{
+		{"what", "without sessions", fmt.Sprintf("with %d", n), "per session"},
+		{"Redis calls per idle second", fmt.Sprintf("%.0f", calm.calls), fmt.Sprintf("%.0f", busy.calls), fmt.Sprintf("%.4f", (busy.calls-calm.calls)/per)},
+		{"CPU of `serve`, ms per idle second", ms(calm.cpu), ms(busy.cpu), ""},
+		{"CPU of redis-server and of the bench's containers", "not counted", "not counted", ""},
+		{"Redis memory, MB", mb(memory), mb(memoryAfter), fmt.Sprintf("%.0f B", float64(memoryAfter-memory)/per)},
+		{"`serve`, resident, MB", mb(rss), mb(rssAfter), fmt.Sprintf("%.0f B", float64(rssAfter-rss)/per)},
+		{"Redis calls from wish to ready", "", fmt.Sprint(sum(start)), fmt.Sprintf("%.1f", float64(sum(start))/per)},
+		{"time from the first SETEX to the last CREATE_SESSION", "", all.Round(10 * time.Millisecond).String(), fmt.Sprintf("%.0f/s", per/all.Seconds())},
+	})
+	fmt.Fprintf(b.out, "\nAll documents were written within %s. Calls of Redis include those that scripts make. ", written.Round(10*time.Millisecond))
+	fmt.Fprintf(b.out, "Idle, per second: %s. From wish to ready, per session: %s. Resident memory includes what Go's collector has not given back.\n",
+		most(busy.by, busy.seconds, 8), most(start, per, 8))
+	return nil
+}
+
+// idleness is what the service uses while nothing is asked of it.
+type idleness struct {
+	seconds float64
+	calls   float64          // of Redis, per second
+	by      map[string]int64 // in all
+	cpu     time.Duration    // per second
+}
+
+func (s *service) idle(ctx context.Context, d time.Duration) (idleness, error) {
+	before, err := s.commands(ctx)
+	if err != nil {
+		return idleness{}, err
+	}
+	cpu, begin := treeCPU(s.pid()), time.Now()
+	if err := pause(ctx, d); err != nil {
+		return idleness{}, err
+	}
+	after, err := s.commands(ctx)
+	if err != nil {
+		return idleness{}, err
+	}
+	seconds := time.Since(begin).Seconds()
+	by := difference(after, before)
+	return idleness{seconds, float64(sum(by)) / seconds, by, time.Duration(float64(treeCPU(s.pid())-cpu) / seconds)}, nil
+}
+
+func mb(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }

@@ -1,0 +1,156 @@
+//go:build linux
+
+// Command bench measures the built program and prints what it measured as Markdown:
+//
+//	go run ./e2e/bench
+//
+// docs/performance.md says what each number means. It measures and judges nothing; it must not
+// be run beside other work, since everything it starts shares the machine's cores.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// bench is what all sections share.
+type bench struct {
+	binary  string // the program
+	browser string // Chromium's executable
+	clients string // the npm project with playwright-core
+	tmp     string // everything that is written is below
+	verbose bool
+	out     io.Writer
+	scale   float64 // of the counts
+}
+
+// section is one part of the measurement. It prints its own tables.
+type section struct {
+	name string
+	run  func(context.Context, *bench) error
+}
+
+func sections() []section {
+	return []section{
+		{"create", create},
+		{"lifecycle", lifecycle},
+		{"document", document},
+		{"crowd", crowd},
+		{"plan", planning},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	b := &bench{out: out}
+	var names []string
+	for _, s := range sections() {
+		names = append(names, s.name)
+	}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", strings.Join(names, ","), "comma list of sections")
+	flags.Float64Var(&b.scale, "scale", 1, "multiplies every count; below 1 for a trial")
+	flags.StringVar(&b.binary, "binary", "", "the program (default: built)")
+	flags.StringVar(&b.browser, "browser", "/usr/lib/chromium/chromium-headless-shell", "Chromium's executable, not a wrapper around it")
+	flags.StringVar(&b.clients, "clients", "e2e/clients", "directory whose node_modules has playwright-core")
+	flags.BoolVar(&b.verbose, "v", false, "show what the started programs print")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen := strings.Split(*only, ",")
+	for _, name := range chosen {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no section %q: use %s", name, strings.Join(names, ", "))
+		}
+	}
+	if err := adoptOrphans(); err != nil {
+		return err
+	}
+	if b.tmp, err = os.MkdirTemp("", "wc-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.tmp)) }()
+	if b.clients, err = filepath.Abs(b.clients); err != nil {
+		return err
+	}
+	if b.binary == "" {
+		b.binary = filepath.Join(b.tmp, "wallcrawler")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/wallcrawler")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building the program: %w\n%s", err, text)
+		}
+	} else if b.binary, err = filepath.Abs(b.binary); err != nil {
+		return err
+	}
+
+	begin := time.Now()
+	fmt.Fprintf(out, "Measured %s on %d cores (%s/%s, %s).\n", begin.UTC().Format("2006-01-02 15:04 UTC"),
+		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, cpuModel())
+	if b.scale != 1 {
+		fmt.Fprintf(out, "\n**A trial with %g times the usual counts.**\n", b.scale)
+	}
+	for _, s := range sections() {
+		if !slices.Contains(chosen, s.name) {
+			continue
+		}
+		load := loadAverage()
+		at := time.Now()
+		if err := s.run(ctx, b); err != nil {
+			return fmt.Errorf("measuring %s: %w", s.name, err)
+		}
+		fmt.Fprintf(out, "\n(%s; load average %s before)\n", time.Since(at).Round(time.Second), load)
+	}
+	fmt.Fprintf(out, "\nIn all %s.\n", time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// count scales a count.
+func (b *bench) count(n int) int { return max(2, int(float64(n)*b.scale)) }
+
+func (b *bench) title(format string, args ...any) {
+	fmt.Fprintf(b.out, "\n### "+format+"\n\n", args...)
+}
+
+func cpuModel() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown processor"
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown processor"
+}
+
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(text), " ")
+	return one
+}
