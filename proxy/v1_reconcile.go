@@ -332,44 +332,6 @@ func (l *v1Line) orderV1(order wire.OrderV1) error {
 	return l.env.order(l.conn, bytes.ToValidUTF8(text, []byte("\uFFFD")))
 }
 
-// timesV1 watches the limits of a session that serves, or sleeps.
-func (l *v1Line) timesV1(s *v1Session, r *state.Session, now time.Time) error {
-	cfg := &l.links.cfg
-	s.mu.Lock()
-	attached, connected := len(s.clients), s.connected
-	since, moved, grace, commanded := s.since, s.moved, s.graceUntil, s.commanded
-	serving := s.state == v1Serving
-	s.mu.Unlock()
-	o := &s.order
-	var reason state.Reason
-	switch {
-	case attached == 0 && connected && !r.KeepAlive && !grace.IsZero() && !now.Before(grace):
-		reason = state.Disconnected
-	case attached == 0 && !connected && r.Origin == state.OriginAPI && now.Sub(since) >= cfg.FirstConnect:
-		reason = state.NotConnected
-	case cfg.Idle > 0 && now.Sub(moved) >= cfg.Idle:
-		reason = state.Idle
-	}
-	if reason != "" && !o.expired {
-		o.expired = true
-		l.rec.add(fact{kind: factEnd, session: s.id, bindRev: s.bindRev, reason: reason})
-		return nil
-	}
-	// The first one after an adoption also finds out whether the container holds the session.
-	due := commanded.IsZero() && o.adopted || (attached > 0 || r.KeepAlive) && now.Sub(later(commanded, since)) >= l.cfg.Keepalive
-	if serving && due {
-		return s.probe()
-	}
-	return nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // missing deals with a serving session of which the container says that it does not hold it.
 func (l *v1Line) missing(s *v1Session) {
 	s.mu.Lock()
@@ -492,56 +454,4 @@ func (l *v1Line) believed(s *v1Session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return l.links.cfg.Mirror.Trouble() == "" && (s.absent || time.Since(s.order.firstAt) >= v1BelieveStore)
-}
-
-// empty tells whether a draining container seems to be empty, but for what its notes say.
-func (l *v1Line) empty(c *state.Container, starting bool) bool {
-	return c.Phase == state.Draining && c.DrainSeq == l.drainSeen && l.links.cfg.Mirror.Trouble() == "" &&
-		c.DrainAck < c.DrainSeq && len(c.Slots) == 0 && !starting &&
-		!l.unanswered() && l.health.Sessions == 0 && l.rested.holds(l.cfg.Settle)
-}
-
-// unanswered tells whether there is a CREATE without an answer.
-func (l *v1Line) unanswered() bool {
-	for _, s := range l.env.all() {
-		if s.standing() == v1Starting {
-			return true
-		}
-	}
-	return false
-}
-
-// settleDrain acknowledges the order to drain if the container's notes are empty, too.
-func (l *v1Line) settleDrain(count int) {
-	c, ok := l.container()
-	if ok && count == 0 && l.empty(c, false) {
-		l.reportV1(c.DrainSeq, true)
-	}
-}
-
-// closingV1 is how clients of a v1 session are told of its end.
-func closingV1(reason state.Reason) (code int, text string) {
-	switch code = reason.CloseCode(); code {
-	case closeBroken:
-		return code, reasonLost
-	case drainCode:
-		return closeAway, reasonShutdown
-	}
-	return code, string(reason)
-}
-
-func errorNotice(session, why string) []byte {
-	return encodeNotice(wire.NoticeV1{Type: wire.SessionError, SessionID: session, Error: why})
-}
-
-func timeoutNotice(session string) []byte {
-	return encodeNotice(wire.NoticeV1{Type: wire.SessionTimeout, SessionID: session})
-}
-
-func encodeNotice(n wire.NoticeV1) []byte {
-	text, err := json.Marshal(n)
-	if err != nil {
-		return nil // of strings and numbers; cannot be
-	}
-	return text
 }
