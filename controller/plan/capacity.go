@@ -145,6 +145,10 @@ func (m *planner) launch(n int, s supply) {
 		m.hold(HoldLaunch, "", fmt.Sprintf("the pool is paused; %d containers are wanted", n))
 		return
 	}
+	if m.LaunchTrouble != "" {
+		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted", m.LaunchTrouble, n))
+		return
+	}
 	if wait, why := m.backoff(); wait > 0 {
 		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", why, n, wait.Round(time.Second)))
 		return

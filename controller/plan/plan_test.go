@@ -218,6 +218,12 @@ func TestMake(t *testing.T) {
 			world: world(container("c1", phase(state.Stopping)), session("s1", state.Pending), task("arn:c1", func(t *state.Task) { t.DesiredStatus = "STOPPED" })),
 			want:  []string{}},
 		{name: "a paused pool launches nothing", pool: paused, world: world(session("s1", state.Pending)), want: []string{}, hold: plan.HoldLaunch},
+		{name: "a pool that refuses what is launched launches nothing",
+			world: func() plan.Snapshot {
+				w := world(session("s1", state.Pending))
+				w.LaunchTrouble = "the last 2 containers speak another version of the link"
+				return w
+			}(), want: []string{}, hold: plan.HoldLaunch},
 		{name: "a failed launch is followed after a pause",
 			world: world(session("s1", state.Pending), launch("l1", func(l *state.Launch) { l.Outcome, l.CreatedAt = state.Refused, ago(2*time.Second) })),
 			want:  []string{"launch #1"}},
