@@ -203,6 +203,9 @@ func (m *planner) drain(surplus int) {
 		if c.Used() > 0 || c.free != c.MaxSessions || !empty {
 			continue
 		}
+		if c.Launch == "" && c.TaskARN == "" {
+			continue // not ours to stop; drained it would be of no use to anybody
+		}
 		if m.Pool.Dedicated && c.tenant != "" {
 			m.destructive(Drain{Target{c.ID, "it has served its one user"}, c.BootID})
 			continue

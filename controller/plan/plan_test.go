@@ -242,6 +242,11 @@ func TestMake(t *testing.T) {
 		{name: "an idle container above the minimum is drained after a while",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(3 * time.Minute) }),
 			want:  []string{"drain c1"}},
+		{name: "a container that we did not launch is left open, however long it is empty",
+			world: world(container("c1"), func(s *plan.Snapshot) {
+				s.Containers[0].TaskARN, s.Tasks, s.Launches = "", nil, nil
+				s.EmptySince["c1"] = ago(time.Hour)
+			}), want: []string{}},
 		{name: "not before it has been idle long enough",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(time.Minute) }), want: []string{}},
 		{name: "not while it is the minimum", pool: state.Pool{Min: 1, Max: 10, MaxSessions: 4},
