@@ -154,6 +154,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
+		Port:         o.fleet.ContainerPort,
 		V1:           proxy.V1Config{Slots: store},
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
