@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,10 +150,35 @@ func TestV1ClientsAreLetThroughToTheOwner(t *testing.T) {
 }
 
 func TestV1AClientThatCameEarlyIsHandedToTheOwner(t *testing.T) {
-	w := newV1World(t)
+	t.Run("in this process", func(t *testing.T) {
+		w := newV1World(t)
+		handOver(t, w, &hand{serve: serve(w.relay), owner: "r1"})
+	})
+	t.Run("through a tunnel", func(t *testing.T) {
+		w := newV1World(t)
+		first := w.relay
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, proxy.PeerSessionsPath), "/ws")
+			if err := first.Serve(w, r, proxy.Access{SessionID: id, Tunnelled: true}, "/ws"); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			}
+		}))
+		t.Cleanup(func() {
+			server.CloseClientConnections()
+			server.Close()
+		})
+		handOver(t, w, proxy.NewTunnels(proxy.TunnelsConfig{
+			Addr:   func(string) (string, bool) { return server.Listener.Addr().String(), true },
+			Ticket: func(string, proxy.Access) (string, error) { return "ticket", nil },
+		}))
+	})
+}
+
+// handOver has a client come early to r2, whose session gets a container of r1's.
+func handOver(t *testing.T, w *v1World, owner proxy.Peers) {
+	t.Helper()
 	w.v1("cnt_1")
 	w.wish("ses_1")
-	owner := &hand{serve: serve(w.relay), owner: "r1"}
 	w.replica("r2", owner)
 	client := w.connect("ses_1") // has its 101, and no container
 	long := strings.Repeat("x", 70<<10)

@@ -32,6 +32,9 @@ const (
 	v1Health     = 3 * time.Second // for one answer
 )
 
+// v1ProbeSession names the session that does not exist and is asked for all the same.
+const v1ProbeSession = "wallcrawler-probe"
+
 var errMute = errors.New("the container answers pings but has lost its voice")
 
 // V1Slots reads what v1 containers write down of their sessions: container:{id}:sessions.
@@ -313,7 +316,7 @@ func (l *v1Line) listen() error {
 // probe asks for a word: the answer to a command for a session that does not exist.
 func (l *v1Line) probe() error {
 	l.probedAt = time.Now()
-	return l.env.order(l.conn, []byte(`{"type":"`+wire.ClientMessage+`","sessionId":"wallcrawler-probe","data":`),
+	return l.env.order(l.conn, []byte(`{"type":"`+wire.ClientMessage+`","sessionId":"`+v1ProbeSession+`","data":`),
 		keepalive(), endOfObject())
 }
 

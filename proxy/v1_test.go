@@ -365,6 +365,17 @@ func TestV1AnErrorOfAServingSessionIsToldAndVerified(t *testing.T) {
 	}
 }
 
+func TestV1AnErrorThatNamesNoSessionIsItsEnd(t *testing.T) {
+	w := newV1World(t)
+	c := w.v1("cnt_1")
+	w.started("ses_1", "cnt_1")
+	w.greeted("ses_1")
+	c.Say([]byte(`{"type":"SESSION_ERROR","sessionId":"ses_1","error":"Session not found"}`))
+	if got := w.awaitPhase("ses_1", state.Ended); got.Reason != state.BrowserCrashed {
+		t.Errorf("ended as %s", got.Reason)
+	}
+}
+
 func TestV1DrainIsAcknowledgedWhenNothingIsLeft(t *testing.T) {
 	w := newV1World(t)
 	w.v1("cnt_1")

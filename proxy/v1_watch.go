@@ -34,7 +34,9 @@ func (l *v1Line) timesV1(s *v1Session, r *state.Session, now time.Time) error {
 	}
 	// The first one after an adoption also finds out whether the container holds the session.
 	due := commanded.IsZero() && o.adopted || (attached > 0 || r.KeepAlive) && now.Sub(later(commanded, since)) >= l.cfg.Keepalive
+	due = due || o.verify && l.due(&o.probedAt, v1AskAgain, now)
 	if serving && due {
+		o.verify = false
 		return s.probe()
 	}
 	return nil
