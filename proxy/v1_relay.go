@@ -98,7 +98,9 @@ func (r *Relay) awaitDialect(ctx context.Context, id string, s *state.Session) (
 // poolProtocol is what the pool speaks; zero: not known.
 func (r *Relay) poolProtocol() int {
 	if r.cfg.PoolProtocol != nil {
-		return r.cfg.PoolProtocol()
+		if protocol := r.cfg.PoolProtocol(); protocol != 0 {
+			return protocol
+		}
 	}
 	for _, c := range r.cfg.Mirror.Containers() {
 		if c.Phase != state.Gone {
@@ -198,7 +200,7 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 		r.log.Debug("client gone before its upgrade", "session", access.SessionID, "error", err)
 		return nil
 	}
-	c := newV1Client(conn, access.SessionID, &r.scratch)
+	c := newV1Client(conn, &r.scratch)
 	r.host(c)
 	ctx, cancel := context.WithCancel(req.Context())
 	placed := make(chan *v1Session, 1)
