@@ -142,3 +142,19 @@ func TestV1ClientsAreServedAtEveryReplicaAndComeBackAfterItsDeath(t *testing.T) 
 		})
 	}
 }
+
+func TestV1WhatAMuteContainerWasAskedIsForgotten(t *testing.T) {
+	w := newV1World(t)
+	c := w.v1("cnt_1")
+	w.started("ses_1", "cnt_1")
+	const command = `{"id":1,"method":"A"}`
+	gone := w.greeted("ses_1")
+	c.Silence()
+	gone.says(command)
+	w.await("the command", func() bool { return len(c.Seen("CLIENT_MESSAGE")) > 0 })
+	_ = gone.Close()
+	w.await("the second link", func() bool { ever, _ := c.Opened(); return ever == 2 })
+	next := w.greeted("ses_1")
+	next.says(command)
+	next.wants(`{"id":1,"result":{"echo":` + command + `}}`)
+}
