@@ -27,6 +27,7 @@ type Store interface {
 	state.Shown
 	state.V1Notes
 	state.Events
+	state.Dialects
 }
 
 // Config is what a Controller runs with. All fields but the durations, Log and Registerer
@@ -266,6 +267,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	}
 	planning := time.Now()
 	snapshot := c.world.snapshot()
+	snapshot.LaunchTrouble = c.pool.dialect.trouble(snapshot.Now)
 	policy := c.policy(c.pool)
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
@@ -286,6 +288,11 @@ func (c *Controller) observe(ctx context.Context, documents, tasks []string, rel
 	}
 	if !c.pool.read {
 		if _, err := c.readDesired(ctx, c.pool); err != nil {
+			return err
+		}
+	}
+	if !c.pool.dialect.read {
+		if err := c.readDialect(ctx); err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,7 @@ type pool struct {
 	overrides state.Overrides
 	quiet     bool // trouble with pool:desired has been logged
 	untidy    bool // trouble with what follows a round has been logged
+	dialect   dialect
 
 	unsaved  state.PoolUpdate // to be noted for the next leader
 	listedAt time.Time        // as noted
@@ -180,6 +181,7 @@ func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.
 		doing string
 		do    func() error
 	}{
+		{"settling the dialect", func() error { return c.settleDialect(ctx, s) }},
 		{"leaving notes", func() error { return c.saveNotes(ctx) }},
 		{"showing the pool", func() error { return c.showPool(ctx, s, pool) }},
 		{"removing notes of v1 containers", func() error { return c.forgetNotes(ctx, s) }},

@@ -152,7 +152,7 @@ func (l *link) keep() {
 		sleep(l.ctx, l.links.cfg.Redial)
 	}
 	if l.env != nil {
-		l.env.finish()
+		l.finishV1()
 	}
 	l.leave()
 }

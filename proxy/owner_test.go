@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 type town struct {
 	*world
 	ahead atomic.Int64 // of the store's clock
+	tune  func(*proxy.LinksConfig)
 }
 
 func newTown(t *testing.T) *town {
@@ -49,6 +51,32 @@ func (n *town) mirrorOf(src state.Source) *state.Mirror {
 // later moves the store's clock, so that leases run out.
 func (n *town) later(d time.Duration) { n.ahead.Add(int64(d)) }
 
+// sockets is a listener whose connections can be cut, those that were taken over included.
+type sockets struct {
+	net.Listener
+	mu   sync.Mutex // guards open
+	open []net.Conn
+}
+
+func (s *sockets) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err == nil {
+		s.mu.Lock()
+		s.open = append(s.open, conn)
+		s.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (s *sockets) cut() {
+	_ = s.Listener.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.open {
+		_ = conn.Close()
+	}
+}
+
 // resident is a replica.
 type resident struct {
 	id      string
@@ -60,6 +88,8 @@ type resident struct {
 	server  *httptest.Server
 	answers atomic.Value // func(http.ResponseWriter, *http.Request): of the server
 	asked   atomic.Int64
+	links   *proxy.Links
+	socks   *sockets
 	stop    func() // lets go of everything, as on SIGTERM
 }
 
@@ -110,11 +140,14 @@ func (n *town) resident(id string, change ...func(*proxy.OwnersConfig)) *residen
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.asked.Add(1)
 		r.answers.Load().(func(http.ResponseWriter, *http.Request))(w, req)
 	}))
-	n.t.Cleanup(r.server.Close)
+	r.socks = &sockets{Listener: r.server.Listener}
+	r.server.Listener = r.socks
+	r.server.Start()
+	n.t.Cleanup(func() { r.socks.cut(); r.server.Close() })
 	cfg := proxy.OwnersConfig{
 		Replica: id, Addr: r.server.Listener.Addr().String(), Version: "test", Store: r.store, Mirror: r.mirror,
 		Announce: 20 * time.Millisecond, Settle: 10 * time.Millisecond, AgentPatience: time.Nanosecond,
@@ -125,9 +158,14 @@ func (n *town) resident(id string, change ...func(*proxy.OwnersConfig)) *residen
 	}
 	r.owners = proxy.NewOwners(cfg)
 	stopOwners := n.background(r.owners.Run)
-	stopLinks := n.background(proxy.NewLinks(proxy.LinksConfig{
+	links := proxy.LinksConfig{
 		Replica: id, Store: r.store, Mirror: r.mirror, Fleet: n.fleet, Secret: secretOf, Redial: time.Hour,
-	}).Run)
+	}
+	if n.tune != nil {
+		n.tune(&links)
+	}
+	r.links = proxy.NewLinks(links)
+	stopLinks := n.background(r.links.Run)
 	r.stop = func() {
 		r.owners.Retire()
 		stopLinks()
@@ -142,7 +180,7 @@ func (r *resident) answer(how func(http.ResponseWriter, *http.Request)) { r.answ
 // die ends the replica as kill -9 does: its sockets are closed, and it says nothing more.
 func (r *resident) die() {
 	r.store.cut.Store(true)
-	r.server.CloseClientConnections()
+	r.socks.cut()
 	r.server.Close()
 	r.stop()
 }

@@ -59,8 +59,8 @@ type RelayConfig struct {
 	// Peers lets v1 clients through to the replica that has their container's link; nil: they
 	// are asked to try again.
 	Peers Peers
-	// PoolProtocol tells the protocol that containers of this pool speak; zero: not known yet.
-	// nil: what the containers say that are there.
+	// PoolProtocol tells the protocol that containers of this pool speak; nil or zero: the
+	// containers that are there tell.
 	PoolProtocol func() int
 
 	Log        *slog.Logger          // nil: silent

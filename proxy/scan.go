@@ -19,7 +19,6 @@ type envelope struct {
 	session []byte // sessionId, unquoted; nil: none, or no string
 	data    []byte // the raw value; nil: none
 	id      []byte // the raw value; nil: none
-	method  bool   // there is one
 }
 
 // openEnvelope finds the fields of a JSON object without decoding the values between them: the
@@ -38,8 +37,6 @@ func openEnvelope(text []byte) (envelope, error) {
 			e.data = value
 		case "id":
 			e.id = value
-		case "method":
-			e.method = true
 		}
 	})
 	return e, err

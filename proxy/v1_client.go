@@ -43,7 +43,6 @@ const (
 type v1Client struct {
 	// set once in newV1Client
 	conn    *websocket.Conn
-	session string
 	scratch *sync.Pool // *[]byte
 	opened  time.Time
 	over    chan struct{} // closed at the client's end
@@ -86,8 +85,8 @@ type closing struct {
 	reason string
 }
 
-func newV1Client(conn *websocket.Conn, session string, scratch *sync.Pool) *v1Client {
-	c := &v1Client{conn: conn, session: session, scratch: scratch, opened: time.Now(), over: make(chan struct{})}
+func newV1Client(conn *websocket.Conn, scratch *sync.Pool) *v1Client {
+	c := &v1Client{conn: conn, scratch: scratch, opened: time.Now(), over: make(chan struct{})}
 	c.room = sync.NewCond(&c.mu)
 	conn.SetReadLimit(maxClientMessage)
 	c.forwardControls()

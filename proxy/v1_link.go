@@ -13,7 +13,6 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/wallcrawler/wallcrawler/proxy/wire"
-	"github.com/wallcrawler/wallcrawler/state"
 )
 
 // Defaults of V1Config.
@@ -32,6 +31,9 @@ const (
 	v1Tick       = time.Second
 	v1Health     = 3 * time.Second // for one answer
 )
+
+// v1ProbeSession names the session that does not exist and is asked for all the same.
+const v1ProbeSession = "wallcrawler-probe"
 
 var errMute = errors.New("the container answers pings but has lost its voice")
 
@@ -314,7 +316,7 @@ func (l *v1Line) listen() error {
 // probe asks for a word: the answer to a command for a session that does not exist.
 func (l *v1Line) probe() error {
 	l.probedAt = time.Now()
-	return l.env.order(l.conn, []byte(`{"type":"`+wire.ClientMessage+`","sessionId":"wallcrawler-probe","data":`),
+	return l.env.order(l.conn, []byte(`{"type":"`+wire.ClientMessage+`","sessionId":"`+v1ProbeSession+`","data":`),
 		keepalive(), endOfObject())
 }
 
@@ -367,56 +369,4 @@ func (l *v1Line) help(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// v1Rest notes for how long the container has been empty.
-type v1Rest struct{ since, last time.Time }
-
-func (r *v1Rest) reset() { *r = v1Rest{} }
-
-func (r *v1Rest) empty(at time.Time) {
-	if r.since.IsZero() {
-		r.since = at
-	}
-	r.last = at
-}
-
-// holds tells whether two looks, that far apart, have found it empty, and all between.
-func (r *v1Rest) holds(apart time.Duration) bool {
-	return !r.since.IsZero() && r.last.Sub(r.since) >= apart
-}
-
-// cpuMeter makes a load of the seconds of CPU that a container has used since its start.
-type cpuMeter struct {
-	seconds float64
-	at      time.Time
-	load    float64
-}
-
-func (m *cpuMeter) add(seconds float64, at time.Time) {
-	if passed := at.Sub(m.at).Seconds(); !m.at.IsZero() && passed > 0 && seconds >= m.seconds {
-		m.load = min(1, (seconds-m.seconds)/passed)
-	}
-	m.seconds, m.at = seconds, at
-}
-
-// reportV1 writes down what is known of the container and its clients.
-func (l *v1Line) reportV1(drainAck int64, urgent bool) {
-	now := time.Now()
-	var sessions []wire.SessionReport
-	for _, s := range l.env.all() {
-		if r, ok := s.report(now); ok {
-			sessions = append(sessions, r)
-		}
-	}
-	report := state.Report{
-		BootID: l.bootID, DrainAck: drainAck,
-		Health: state.Health{CPU: l.cpu.load, Memory: l.memory, Sessions: l.health.Sessions},
-	}
-	if l.to.proven {
-		report.Addr, report.TaskARN = l.to.addr, l.to.taskARN
-	}
-	l.reported = now
-	l.rec.report(report, sessions, urgent)
-	l.links.project(l.id, report.Health, sessions)
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -35,6 +36,7 @@ type v1Order struct {
 	askedAt     time.Time // the store
 	probedAt    time.Time
 	judgedAt    time.Time
+	verify      bool // it is to be asked soon whether it holds the session
 	ended       bool // its end was passed on
 	failure     string
 }
@@ -126,6 +128,11 @@ func (l *v1Line) heedError(s *v1Session, why string) {
 		why = "the container gave no reason"
 	}
 	switch {
+	case (st == v1Over || st == v1Serving) && saysNotFound([]byte(why)):
+		s.mu.Lock()
+		s.absent = true // the next look at it sees to that
+		s.mu.Unlock()
+		s.order.failure = why
 	case st == v1Over:
 	case st == v1Starting && !again:
 		s.enter(v1Over)
@@ -137,8 +144,7 @@ func (l *v1Line) heedError(s *v1Session, why string) {
 		// Its browser may live on. The answer to a keepalive tells.
 		s.order.failure = why
 		s.tell(errorNotice(s.id, why))
-		s.order.probedAt = time.Now()
-		_ = s.probe() // who reads the link finds out
+		s.order.verify = true
 	}
 }
 
@@ -180,12 +186,17 @@ func (l *v1Line) advance() error {
 	verdicts := l.rec.takeVerdicts()
 	var questions []v1Question
 	starting := false
+	var create []*state.Session
 	for _, id := range l.concernedV1(c) {
 		s, ok := l.links.cfg.Mirror.Session(id)
 		var err error
 		var question bool
 		if ok && s.BoundTo(l.id, l.bootID) && s.Refused == "" {
-			question, err = l.alignV1(s, now)
+			var wanted bool
+			wanted, question, err = l.alignV1(s, now)
+			if wanted {
+				create = append(create, s)
+			}
 			starting = starting || s.Phase == state.Bound
 		} else {
 			question, err = l.clearV1(c, id, verdicts, now)
@@ -195,6 +206,13 @@ func (l *v1Line) advance() error {
 		}
 		if question {
 			questions = append(questions, v1Question{session: id})
+		}
+	}
+	// Among several bindings of a moment the first bound is the first served.
+	slices.SortFunc(create, func(a, b *state.Session) int { return cmp.Compare(a.BindRev, b.BindRev) })
+	for _, s := range create {
+		if err := l.createV1(l.env.session([]byte(s.ID)), s); err != nil {
+			return err
 		}
 	}
 	if c.Phase == state.Draining && l.drainSeen != c.DrainSeq {
@@ -221,34 +239,19 @@ func (l *v1Line) advance() error {
 	return nil
 }
 
-// concernedV1 lists the sessions that the container has to do with, or should have, those
-// first that were bound first.
+// concernedV1 lists the sessions that the container has to do with, or should have.
 func (l *v1Line) concernedV1(c *state.Container) []string {
 	ids := slices.Clone(c.Slots)
 	for _, s := range l.env.all() {
 		ids = append(ids, s.id)
 	}
 	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	slices.SortStableFunc(ids, func(a, b string) int { return l.boundBefore(a, b) })
-	return ids
+	return slices.Compact(ids)
 }
 
-func (l *v1Line) boundBefore(a, b string) int {
-	first, _ := l.links.cfg.Mirror.Session(a)
-	second, _ := l.links.cfg.Mirror.Session(b)
-	switch {
-	case first == nil || second == nil || first.BindRev == second.BindRev:
-		return 0
-	case first.BindRev < second.BindRev:
-		return -1
-	}
-	return 1
-}
-
-// alignV1 brings a session that is bound here in line with its record. question tells that the
-// store is to be asked about it.
-func (l *v1Line) alignV1(r *state.Session, now time.Time) (question bool, err error) {
+// alignV1 brings a session that is bound here in line with its record. create tells that it is
+// to be created, question that the store is to be asked about it.
+func (l *v1Line) alignV1(r *state.Session, now time.Time) (create, question bool, err error) {
 	s := l.env.session([]byte(r.ID))
 	if s == nil || s.bindRev != r.BindRev {
 		s = l.adopt(r)
@@ -260,14 +263,15 @@ func (l *v1Line) alignV1(r *state.Session, now time.Time) (question bool, err er
 	o := &s.order
 	switch {
 	case r.Phase == state.Ending:
-		return l.destroyV1(s, r.Reason, now)
+		question, err = l.destroyV1(s, r.Reason, now)
+		return false, question, err
 	case st == v1Over:
-		return false, nil // what became of it is on its way to the store
+		return false, false, nil // what became of it is on its way to the store
 	case r.Phase == state.Ready && st == v1Starting && o.created && !s.isAgain():
 		o.readied = true // somebody has seen its READY
 		l.readied(s)
 	case st == v1Starting && !o.created:
-		return false, l.createV1(s, r)
+		return true, false, nil
 	case st == v1Starting && s.isAgain():
 		if now.Sub(o.createdAt) > startLimit {
 			l.lost(s, state.Failed, "its container did not start it again", errorNotice(s.id, "the browser did not start"))
@@ -277,12 +281,12 @@ func (l *v1Line) alignV1(r *state.Session, now time.Time) (question bool, err er
 		if o.createdOn != l {
 			o.unsure = true
 		}
-		return o.unsure && l.due(&o.askedAt, v1AskAgain, now), nil
+		return false, o.unsure && l.due(&o.askedAt, v1AskAgain, now), nil
 	case absent:
 		l.missing(s)
-		return false, nil
+		return false, false, nil
 	}
-	return false, l.timesV1(s, r, now)
+	return false, false, l.timesV1(s, r, now)
 }
 
 // startLimit is how long a session that is created again may take.
@@ -330,44 +334,6 @@ func (l *v1Line) orderV1(order wire.OrderV1) error {
 		return fmt.Errorf("encoding %s: %w", order.Type, err)
 	}
 	return l.env.order(l.conn, bytes.ToValidUTF8(text, []byte("\uFFFD")))
-}
-
-// timesV1 watches the limits of a session that serves, or sleeps.
-func (l *v1Line) timesV1(s *v1Session, r *state.Session, now time.Time) error {
-	cfg := &l.links.cfg
-	s.mu.Lock()
-	attached, connected := len(s.clients), s.connected
-	since, moved, grace, commanded := s.since, s.moved, s.graceUntil, s.commanded
-	serving := s.state == v1Serving
-	s.mu.Unlock()
-	o := &s.order
-	var reason state.Reason
-	switch {
-	case attached == 0 && connected && !r.KeepAlive && !grace.IsZero() && !now.Before(grace):
-		reason = state.Disconnected
-	case attached == 0 && !connected && r.Origin == state.OriginAPI && now.Sub(since) >= cfg.FirstConnect:
-		reason = state.NotConnected
-	case cfg.Idle > 0 && now.Sub(moved) >= cfg.Idle:
-		reason = state.Idle
-	}
-	if reason != "" && !o.expired {
-		o.expired = true
-		l.rec.add(fact{kind: factEnd, session: s.id, bindRev: s.bindRev, reason: reason})
-		return nil
-	}
-	// The first one after an adoption also finds out whether the container holds the session.
-	due := commanded.IsZero() && o.adopted || (attached > 0 || r.KeepAlive) && now.Sub(later(commanded, since)) >= l.cfg.Keepalive
-	if serving && due {
-		return s.probe()
-	}
-	return nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // missing deals with a serving session of which the container says that it does not hold it.
@@ -492,56 +458,4 @@ func (l *v1Line) believed(s *v1Session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return l.links.cfg.Mirror.Trouble() == "" && (s.absent || time.Since(s.order.firstAt) >= v1BelieveStore)
-}
-
-// empty tells whether a draining container seems to be empty, but for what its notes say.
-func (l *v1Line) empty(c *state.Container, starting bool) bool {
-	return c.Phase == state.Draining && c.DrainSeq == l.drainSeen && l.links.cfg.Mirror.Trouble() == "" &&
-		c.DrainAck < c.DrainSeq && len(c.Slots) == 0 && !starting &&
-		!l.unanswered() && l.health.Sessions == 0 && l.rested.holds(l.cfg.Settle)
-}
-
-// unanswered tells whether there is a CREATE without an answer.
-func (l *v1Line) unanswered() bool {
-	for _, s := range l.env.all() {
-		if s.standing() == v1Starting {
-			return true
-		}
-	}
-	return false
-}
-
-// settleDrain acknowledges the order to drain if the container's notes are empty, too.
-func (l *v1Line) settleDrain(count int) {
-	c, ok := l.container()
-	if ok && count == 0 && l.empty(c, false) {
-		l.reportV1(c.DrainSeq, true)
-	}
-}
-
-// closingV1 is how clients of a v1 session are told of its end.
-func closingV1(reason state.Reason) (code int, text string) {
-	switch code = reason.CloseCode(); code {
-	case closeBroken:
-		return code, reasonLost
-	case drainCode:
-		return closeAway, reasonShutdown
-	}
-	return code, string(reason)
-}
-
-func errorNotice(session, why string) []byte {
-	return encodeNotice(wire.NoticeV1{Type: wire.SessionError, SessionID: session, Error: why})
-}
-
-func timeoutNotice(session string) []byte {
-	return encodeNotice(wire.NoticeV1{Type: wire.SessionTimeout, SessionID: session})
-}
-
-func encodeNotice(n wire.NoticeV1) []byte {
-	text, err := json.Marshal(n)
-	if err != nil {
-		return nil // of strings and numbers; cannot be
-	}
-	return text
 }

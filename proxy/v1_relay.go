@@ -98,7 +98,9 @@ func (r *Relay) awaitDialect(ctx context.Context, id string, s *state.Session) (
 // poolProtocol is what the pool speaks; zero: not known.
 func (r *Relay) poolProtocol() int {
 	if r.cfg.PoolProtocol != nil {
-		return r.cfg.PoolProtocol()
+		if protocol := r.cfg.PoolProtocol(); protocol != 0 {
+			return protocol
+		}
 	}
 	for _, c := range r.cfg.Mirror.Containers() {
 		if c.Phase != state.Gone {
@@ -198,7 +200,7 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 		r.log.Debug("client gone before its upgrade", "session", access.SessionID, "error", err)
 		return nil
 	}
-	c := newV1Client(conn, access.SessionID, &r.scratch)
+	c := newV1Client(conn, &r.scratch)
 	r.host(c)
 	ctx, cancel := context.WithCancel(req.Context())
 	placed := make(chan *v1Session, 1)
@@ -210,10 +212,20 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 		go func() { placed <- r.placeV1(ctx, req, access, c) }()
 	}
 	clean, err := c.read(r.cfg.Links.envMetrics)
+	if clean && c.remote.Load() != nil {
+		// The goodbye is the other replica's to answer.
+		timer := time.NewTimer(clientFarewell)
+		select {
+		case s := <-placed:
+			placed <- s
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
 	c.close()
 	cancel()
 	if s := <-placed; s != nil {
-		s.detach(c, r.cfg.Links.graceAfter(clean))
+		s.detach(c, r.cfg.Links.graceAfter(clean && !c.wasEnded()))
 	}
 	r.unhost(c, clean)
 	r.log.Info("client disconnected", "session", access.SessionID, "clean", clean,
@@ -279,9 +291,7 @@ func (r *Relay) placeNow(id string, c *v1Client) *v1Session {
 func (r *Relay) placeV1(ctx context.Context, req *http.Request, access Access, c *v1Client) *v1Session {
 	pause := v1RetryFirst
 	for ctx.Err() == nil && !c.ended() {
-		s, err := r.cfg.Mirror.Await(ctx, access.SessionID, func(s *state.Session) bool {
-			return s != nil && s.Phase != state.Pending && s.Phase != state.Bound
-		})
+		s, err := r.awaitV1(ctx, access.SessionID, c)
 		if err != nil {
 			return nil
 		}
@@ -305,6 +315,31 @@ func (r *Relay) placeV1(ctx context.Context, req *http.Request, access Access, c
 		pause = min(2*pause, v1RetryMost)
 	}
 	return nil
+}
+
+// awaitV1 waits until the session is neither pending nor bound, and keeps the client's
+// connection in use meanwhile. With an error the client is gone or has been told why.
+func (r *Relay) awaitV1(ctx context.Context, id string, c *v1Client) (*state.Session, error) {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, clientPing)
+		s, err := r.cfg.Mirror.Await(bounded, id, func(s *state.Session) bool {
+			return s != nil && s.Phase != state.Pending && s.Phase != state.Bound
+		})
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return s, err
+		}
+		c.ping()
+		if s != nil {
+			continue
+		}
+		// The leader has not seen it for that long: its document may be gone, or no document.
+		if _, err := r.lookUp(ctx, id); err != nil && errors.As(err, new(*state.Refusal)) {
+			c.send(errorNotice(id, "there is no such session"), false)
+			c.end(closeBroken, reasonLost, false)
+			return nil, err
+		}
+	}
 }
 
 // dismiss tells a client that its session is over.

@@ -243,9 +243,11 @@ func (s *v1Session) answer(data []byte, owned bool) {
 	defer s.mu.Unlock()
 	a := s.asked[id]
 	// A client may use our id: what names our target is ours all the same.
-	if s.probes > 0 && id == keepaliveID() && (a == nil || bytes.Contains(data, []byte("keepalive"))) {
+	ours := id == keepaliveID() && (a == nil || bytes.Contains(data, []byte("keepalive"))) ||
+		id == commandID{} && saysNotFound(data)
+	if s.probes > 0 && ours {
 		s.probes--
-		if notThere(data) {
+		if saysNotFound(data) {
 			s.absent = true
 			s.env.changed()
 		}
@@ -268,13 +270,12 @@ func (s *v1Session) answer(data []byte, owned bool) {
 	}
 }
 
-// notThere tells whether an answer says that the container does not hold the session.
-func notThere(data []byte) bool {
-	m, err := openEnvelope(data)
-	if err != nil || m.id == nil {
+// saysNotFound tells whether a word of the container's says that it does not hold a session.
+func saysNotFound(text []byte) bool {
+	if len(text) > 1000 {
 		return false
 	}
-	text := bytes.ToLower(data)
+	text = bytes.ToLower(text)
 	return bytes.Contains(text, []byte("session")) && bytes.Contains(text, []byte("not found"))
 }
 

@@ -34,6 +34,14 @@ type v1Notes struct {
 	mu   sync.Mutex
 	held map[string]map[string]string
 	err  error
+
+	counted int // calls of V1Count
+}
+
+func (n *v1Notes) counts() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.counted
 }
 
 func (n *v1Notes) note(container string) (set func(session, value string), erase func(session string)) {
@@ -67,6 +75,7 @@ func (n *v1Notes) V1Has(_ context.Context, container, session string) (bool, err
 func (n *v1Notes) V1Count(_ context.Context, container string) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.counted++
 	return len(n.held[container]), n.err
 }
 

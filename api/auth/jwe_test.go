@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/wallcrawler/wallcrawler/api/auth"
 	"github.com/wallcrawler/wallcrawler/state"
 )
@@ -134,6 +137,36 @@ func TestGateGoesByTheNumberOfSegments(t *testing.T) {
 				t.Errorf("%s: %.20q: %v, want good: %v", name, raw, err, want)
 			}
 		}
+	}
+}
+
+func TestGateCounts(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	metrics, err := auth.NewMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwe := newJWE(t, noon, secretA)
+	raw, err := jwe.Mint("ses_1", "alice", noon.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := auth.Gate{Encrypted: jwe, Minter: jwe, Metrics: metrics}
+	for _, token := range []string{raw, raw, raw + "A", "a.b.c", "x"} {
+		_, _ = gate.Verify(token)
+	}
+	const want = `
+# HELP wallcrawler_auth_tokens_total Session tokens checked, by kind and result.
+# TYPE wallcrawler_auth_tokens_total counter
+wallcrawler_auth_tokens_total{kind="encrypted",result="good"} 2
+wallcrawler_auth_tokens_total{kind="encrypted",result="refused"} 1
+wallcrawler_auth_tokens_total{kind="other",result="good"} 0
+wallcrawler_auth_tokens_total{kind="other",result="refused"} 1
+wallcrawler_auth_tokens_total{kind="signed",result="good"} 0
+wallcrawler_auth_tokens_total{kind="signed",result="refused"} 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "wallcrawler_auth_tokens_total"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,9 +29,10 @@ const (
 	retryInterval       = time.Second
 
 	// A credential that does not pass may be made of a secret that is newer than ours, so the
-	// secret is read again; but anyone can send such credentials.
-	renewBurst    = 6
-	renewInterval = 10 * time.Second
+	// secret is read again; but anyone can send such credentials. Once a second is enough for
+	// a secret that changes as often, and costs little.
+	renewBurst    = 5
+	renewInterval = time.Second
 )
 
 // SecretConfig says where a secret that may change is read, and how often. Name and Source

@@ -186,6 +186,10 @@ func TestSecretIsHashedWholeAndRotates(t *testing.T) {
 	if strings.Contains(said.String(), "canary") {
 		t.Errorf("the log quotes a secret: %s", said)
 	}
+	metric, err := testutil.GatherAndCount(registry, "wallcrawler_auth_secret_read_timestamp_seconds")
+	if err != nil || metric != 1 {
+		t.Errorf("the time of the last good reading: %d series, %v", metric, err)
+	}
 	if n := testutil.CollectAndCount(registry, "wallcrawler_auth_secret_reads_total"); n != 1 {
 		t.Errorf("%d series of readings", n)
 	}
@@ -211,6 +215,7 @@ func TestBadTokensCauseFewReadings(t *testing.T) {
 		t.Errorf("%d readings for tokens that no key could make good", m.count()-before)
 	}
 	forged := original(t, stored(9))
+	begun := time.Now()
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -222,8 +227,9 @@ func TestBadTokensCauseFewReadings(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := m.count() - before; n > 2*8 {
-		t.Errorf("1000 forged tokens caused %d calls", n)
+	// Two calls a reading: five readings at once, and one a second.
+	if n, most := m.count()-before, 2*(5+1+int(time.Since(begun).Seconds())); n == 0 || n > most {
+		t.Errorf("1000 forged tokens caused %d calls, want 1 to %d", n, most)
 	}
 }
 
@@ -451,62 +457,5 @@ func TestContainerKeysRotate(t *testing.T) {
 	}
 	if err := here.Verify("cnt_2", old); !errors.Is(err, state.ErrUnauthorized) {
 		t.Errorf("a token for another container: %v", err)
-	}
-}
-
-func TestSharedToken(t *testing.T) {
-	shared, err := auth.NewSharedToken(secretA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := shared.Verify(secretA); err != nil {
-		t.Error(err)
-	}
-	var none *auth.SharedToken
-	for name, err := range map[string]error{
-		"another": shared.Verify(secretB), "none": shared.Verify(""), "longer": shared.Verify(secretA + "x"),
-		"shorter": shared.Verify(secretA[:20]), "not configured": none.Verify(""), "not configured, one sent": none.Verify(secretA),
-	} {
-		if !errors.Is(err, state.ErrUnauthorized) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, err := auth.NewSharedToken("canary-short"); err == nil || strings.Contains(err.Error(), "canary") {
-		t.Errorf("a short token: %v", err)
-	}
-}
-
-func TestParseKeyList(t *testing.T) {
-	for text, want := range map[auth.Secret]string{
-		`{"API_KEYS":["a-key","b:key"]}`:        "a-key b:key",
-		`{"API_KEYS":"[\"a-key\", \"b-key\"]"}`: "a-key b-key",
-		` [ "a-key" ] `:                         "a-key",
-		`{"API_KEYS":[],"OTHER":1}`:             "",
-		"alice:a-key, b-key":                    "a-key b-key",
-		`{"API_KEYS":{"a":"b"}}`:                "error",
-		`{"API_KEYS":"a-key"}`:                  "error",
-		`{"API_KEYS":"\"[\\\"a-key\\\"]\""}`:    "error",
-		`{"api_keys":["a-key"]}`:                "error",
-		`{"API_KEYS":null}`:                     "error",
-		`{"API_KEYS":[null]}`:                   "error",
-		`{"API_KEYS":[1]}`:                      "error",
-		`{"API_KEYS":["a key"]}`:                "error",
-		`{"API_KEYS":[""]}`:                     "error",
-		`{"API_KEYS":["a-key"]`:                 "error",
-		`[["a-key"]]`:                           "error",
-		"":                                      "error",
-		`{"API_KEYS":["` + auth.Secret(strings.Repeat("a", 513)) + `"]}`: "error",
-	} {
-		keys, err := auth.ParseKeyList(text)
-		var got []string
-		for _, key := range keys {
-			got = append(got, key.Key.Reveal())
-		}
-		if err != nil && strings.Contains(err.Error(), "a-key") {
-			t.Errorf("%s: the error quotes a key: %v", text.Reveal(), err)
-		}
-		if (err != nil) != (want == "error") || err == nil && strings.Join(got, " ") != want {
-			t.Errorf("%s: got %q, %v, want %q", text.Reveal(), got, err, want)
-		}
 	}
 }

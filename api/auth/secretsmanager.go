@@ -130,7 +130,7 @@ func (m *Manager) get(ctx context.Context, id, stage string) (Secret, time.Time,
 }
 
 // errAbsent says that a secret, or the version asked for, is not there.
-var errAbsent = errors.New("Secrets Manager has no such secret or version")
+var errAbsent = errors.New("no such secret or version in Secrets Manager")
 
 // plainError cuts an SDK's error down to what an operator needs: it also names the request,
 // which makes each occurrence another text.

@@ -70,7 +70,6 @@ type service struct {
 	tokens     api.Tokens
 	keepers    []keeper
 	owners     *proxy.Owners
-	owners     *proxy.Owners
 }
 
 // storeRetry is how often an unreachable store is tried at the start.
@@ -160,12 +159,11 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.links = proxy.NewLinks(proxy.LinksConfig{
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
-		V1:           proxy.V1Config{Slots: store},
 		Port:         o.fleet.ContainerPort,
+		V1:           proxy.V1Config{Slots: store},
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})
-	s.owners = newOwners(o, store, s.mirror, registry)
 	s.owners = newOwners(o, store, s.mirror, registry)
 	s.relay = proxy.NewRelay(proxy.RelayConfig{
 		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets,

@@ -161,6 +161,10 @@ func (m *planner) launch(n int, s supply) {
 		m.hold(HoldLaunch, "", fmt.Sprintf("the pool is paused; %d containers are wanted", n))
 		return
 	}
+	if m.LaunchTrouble != "" {
+		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted", m.LaunchTrouble, n))
+		return
+	}
 	if wait, failures := m.backoff(); wait > 0 {
 		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", failures, n, wait.Round(time.Second)))
 		return
@@ -218,6 +222,9 @@ func (m *planner) drain(surplus int, s supply) {
 		since, empty := m.EmptySince[c.ID]
 		if c.Used() > 0 || c.free != c.MaxSessions || !empty {
 			continue
+		}
+		if c.Launch == "" && c.TaskARN == "" {
+			continue // not ours to stop; drained it would be of no use to anybody
 		}
 		if m.Pool.Dedicated && c.tenant != "" {
 			m.destructive(Drain{Target{c.ID, "it has served its one user"}, c.BootID})

@@ -45,6 +45,8 @@ type Snapshot struct {
 	// StoreAge is how old the view of the store is; StoreTrouble how it lost data, if it did.
 	StoreAge     time.Duration
 	StoreTrouble string
+	// LaunchTrouble says why nothing that is launched could serve; empty: it could.
+	LaunchTrouble string
 }
 
 // Policy is how the pool is to be run. The zero value of a time means its default.

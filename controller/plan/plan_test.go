@@ -221,6 +221,12 @@ func TestMake(t *testing.T) {
 			world: world(container("c1", phase(state.Stopping)), session("s1", state.Pending), task("arn:c1", func(t *state.Task) { t.DesiredStatus = "STOPPED" })),
 			want:  []string{}},
 		{name: "a paused pool launches nothing", pool: paused, world: world(session("s1", state.Pending)), want: []string{}, hold: plan.HoldLaunch},
+		{name: "a pool that refuses what is launched launches nothing",
+			world: func() plan.Snapshot {
+				w := world(session("s1", state.Pending))
+				w.LaunchTrouble = "the last 2 containers speak another version of the link"
+				return w
+			}(), want: []string{}, hold: plan.HoldLaunch},
 		{name: "a failed launch is followed after a pause",
 			world: world(session("s1", state.Pending), launch("l1", func(l *state.Launch) { l.Outcome, l.CreatedAt = state.Refused, ago(2*time.Second) })),
 			want:  []string{"launch #1"}},
@@ -239,6 +245,11 @@ func TestMake(t *testing.T) {
 		{name: "an idle container above the minimum is drained after a while",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(3 * time.Minute) }),
 			want:  []string{"drain c1"}},
+		{name: "a container that we did not launch is left open, however long it is empty",
+			world: world(container("c1"), func(s *plan.Snapshot) {
+				s.Containers[0].TaskARN, s.Tasks, s.Launches = "", nil, nil
+				s.EmptySince["c1"] = ago(time.Hour)
+			}), want: []string{}},
 		{name: "not before it has been idle long enough",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(time.Minute) }), want: []string{}},
 		{name: "not while it is the minimum", pool: state.Pool{Min: 1, Max: 10, MaxSessions: 4},
