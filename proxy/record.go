@@ -70,6 +70,7 @@ type recorder struct {
 	reportedAt time.Time
 	drainAck   int64
 	sessions   int
+	warm       int
 	touched    map[string]activity
 	unknown    map[string]bool // sessions that the store does not know, told of once
 }
@@ -383,7 +384,7 @@ func (r *recorder) writeReport(f *reportFact) error {
 	defer cancel()
 	store := r.link.links.cfg.Store
 	due := f.urgent || time.Since(r.reportedAt) >= reportInterval ||
-		f.report.DrainAck != r.drainAck || f.report.Health.Sessions != r.sessions
+		f.report.DrainAck != r.drainAck || f.report.Health.Sessions != r.sessions || f.report.Health.Warm != r.warm
 	if due {
 		c, err := store.Report(ctx, r.link.by, f.report)
 		switch {
@@ -396,7 +397,7 @@ func (r *recorder) writeReport(f *reportFact) error {
 			r.again(f)
 			return err
 		}
-		r.reportedAt, r.drainAck, r.sessions = time.Now(), f.report.DrainAck, f.report.Health.Sessions
+		r.reportedAt, r.drainAck, r.sessions, r.warm = time.Now(), f.report.DrainAck, f.report.Health.Sessions, f.report.Health.Warm
 		r.link.links.cfg.Mirror.ApplyContainer(c)
 	}
 	changed, after := r.changes(f)

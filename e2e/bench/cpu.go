@@ -25,6 +25,7 @@ func adoptOrphans() error {
 
 // stat is what /proc says of one process.
 type stat struct {
+	name          string // of the executable, cut to 15 bytes
 	pid, parent   int
 	zombie        bool
 	own, children time.Duration // user and system time; of children only those waited for
@@ -56,7 +57,8 @@ func processes() map[int]stat {
 		}
 		number := func(i int) time.Duration { n, _ := strconv.ParseInt(f[i], 10, 64); return time.Duration(n) * tick }
 		parent, _ := strconv.Atoi(f[1])
-		all[pid] = stat{pid, parent, f[0] == "Z", number(11) + number(12), number(13) + number(14)}
+		name := string(text[bytes.IndexByte(text, '(')+1 : bytes.LastIndexByte(text, ')')])
+		all[pid] = stat{name, pid, parent, f[0] == "Z", number(11) + number(12), number(13) + number(14)}
 	}
 	return all
 }
@@ -81,6 +83,19 @@ func treeCPU(root int) time.Duration {
 	var sum time.Duration
 	for _, s := range tree(processes(), root) {
 		sum += s.own + s.children
+	}
+	return sum
+}
+
+// programCPU is the processor time of those processes in the tree that run the root's program,
+// without their children's.
+func programCPU(root int) time.Duration {
+	all := processes()
+	var sum time.Duration
+	for _, s := range tree(all, root) {
+		if s.name == all[root].name {
+			sum += s.own
+		}
 	}
 	return sum
 }

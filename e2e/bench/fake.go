@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -29,6 +30,8 @@ type fakes struct {
 	created map[string]chan time.Time // by session: gets the time of CREATE_SESSION
 	ended   map[string]chan time.Time // by session: gets the time of DESTROY_SESSION
 	said    error                     // the last thing that went wrong
+
+	active atomic.Bool // reports say that a client is there and bytes move
 }
 
 func newFakes() *fakes {
@@ -77,7 +80,7 @@ func (f *fakes) run(ctx context.Context, env ecslocal.TaskEnv) int {
 		f.complain(err)
 		return 1
 	}
-	c := &fake{fakes: f, bootID: rand.Text(), sessions: map[string]int64{}}
+	c := &fake{fakes: f, bootID: rand.Text(), sessions: map[string]held{}}
 	server := &http.Server{Handler: http.HandlerFunc(c.serve), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	serving := make(chan struct{})
@@ -101,10 +104,16 @@ type fake struct {
 	bootID string
 	links  sync.WaitGroup
 
-	own      sync.Mutex       // guards the fields below
-	sessions map[string]int64 // held: bindRev
+	own      sync.Mutex // guards the fields below
+	sessions map[string]held
 	draining bool
 	drainSeq int64
+}
+
+// held is a session that a container holds.
+type held struct {
+	bindRev int64
+	since   time.Time
 }
 
 func (c *fake) register(ctx context.Context, env ecslocal.TaskEnv) error {
@@ -215,7 +224,7 @@ func (c *fake) obey(o wire.Order) (n wire.Notice, answers bool) {
 	defer c.own.Unlock()
 	switch o.Type {
 	case wire.CreateSession:
-		c.sessions[o.SessionID] = o.BindRev
+		c.sessions[o.SessionID] = held{o.BindRev, time.Now()}
 		return wire.Notice{Type: wire.SessionReady, SessionID: o.SessionID, BindRev: o.BindRev}, true
 	case wire.DestroySession:
 		delete(c.sessions, o.SessionID)
@@ -269,8 +278,15 @@ func (c *fake) report(done *orders) wire.Notice {
 	if c.draining && len(c.sessions) == 0 {
 		r.DrainAck = c.drainSeq
 	}
-	for id, rev := range c.sessions {
-		r.Sessions = append(r.Sessions, wire.SessionReport{SessionID: id, BindRev: rev, Phase: wire.Serving, GraceLeft: -1})
+	active := c.active.Load()
+	for id, h := range c.sessions {
+		s := wire.SessionReport{SessionID: id, BindRev: h.bindRev, Phase: wire.Serving, GraceLeft: -1}
+		if active {
+			s.Attached, s.Connected = 1, true
+		} else {
+			s.Idle = time.Since(h.since).Milliseconds()
+		}
+		r.Sessions = append(r.Sessions, s)
 	}
 	return wire.Notice{Type: wire.ReportState, Report: r}
 }
