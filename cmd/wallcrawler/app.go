@@ -70,6 +70,7 @@ type service struct {
 	tokens     api.Tokens
 	keepers    []keeper
 	owners     *proxy.Owners
+	projector  *proxy.Projector
 }
 
 // storeRetry is how often an unreachable store is tried at the start.
@@ -156,7 +157,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 			return addr.String(), err
 		}
 	}
+	s.projector = proxy.NewProjector(proxy.ProjectorConfig{Store: store, Mirror: s.mirror, Log: o.log, Registerer: registry})
 	s.links = proxy.NewLinks(proxy.LinksConfig{
+		Project: s.projector.Project,
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet,
 		Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets, Dial: dial, Trusted: trusted,
 		Port:         o.fleet.ContainerPort,
@@ -216,6 +219,7 @@ func (s *service) run(ctx context.Context) error {
 	start("mirror", life, s.mirror.Run)
 	start("links", linking, s.links.Run)
 	start("owners", linking, s.owners.Run)
+	start("projector", linking, s.projector.Run)
 	start("controller", leading, s.controller.Run)
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
 
