@@ -24,13 +24,13 @@ func TestClientsOfOtherReplicasAreTakenInByTicket(t *testing.T) {
 	foreign, err := auth.NewReplicaKeys(nil, "another-secret-0123456789abcdefg")
 	must(t, err)
 	h := newHouse(t, func(c *api.Config) { c.Tickets = tickets })
-	make := func(k *auth.ReplicaKeys, replica, session string) string {
+	ticketFor := func(k *auth.ReplicaKeys, replica, session string) string {
 		t.Helper()
 		ticket, err := k.Ticket(replica, session, "alice")
 		must(t, err)
 		return ticket
 	}
-	good := make(tickets, replica, "ses_1")
+	good := ticketFor(tickets, replica, "ses_1")
 	answer := h.call("GET", "/internal/sessions/ses_1/ws", "", "Authorization", "Bearer "+good)
 	if answer.status != 200 {
 		t.Fatalf("refused: %d %s", answer.status, answer.body)
@@ -51,9 +51,9 @@ func TestClientsOfOtherReplicasAreTakenInByTicket(t *testing.T) {
 	for name, headers := range map[string][]string{
 		"no ticket":                            nil,
 		"two tickets":                          {"Authorization", "Bearer " + good, "Authorization", "Bearer " + good},
-		"another session's":                    {"Authorization", "Bearer " + make(tickets, replica, "ses_2")},
-		"another replica's":                    {"Authorization", "Bearer " + make(tickets, "replica-2", "ses_1")},
-		"another deployment's":                 {"Authorization", "Bearer " + make(foreign, replica, "ses_1")},
+		"another session's":                    {"Authorization", "Bearer " + ticketFor(tickets, replica, "ses_2")},
+		"another replica's":                    {"Authorization", "Bearer " + ticketFor(tickets, "replica-2", "ses_1")},
+		"another deployment's":                 {"Authorization", "Bearer " + ticketFor(foreign, replica, "ses_1")},
 		"the client's own token":               {"Authorization", "Bearer " + session},
 		"a container's token":                  {"Authorization", "Bearer " + h.containers.Token("ses_1")},
 		"a ticket in the header of containers": {"X-Container-Token", good},

@@ -196,7 +196,7 @@ func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.
 			c.lead.lose()
 		case ctx.Err() == nil && !p.untidy:
 			p.untidy = true
-			c.log.Warn(step.doing+" went wrong: trying again", "error", err)
+			c.log.Warn("tidying the pool went wrong", "doing", step.doing, "error", err)
 		}
 		return // the next round tries again
 	}

@@ -115,8 +115,7 @@ func echo(t *testing.T) http.HandlerFunc {
 func closeCode(conn *websocket.Conn) (int, string) {
 	for {
 		_, _, err := conn.ReadMessage()
-		var closed *websocket.CloseError
-		if errors.As(err, &closed) {
+		if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 			return closed.Code, closed.Text
 		}
 		if err != nil {

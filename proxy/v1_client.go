@@ -346,7 +346,7 @@ func readAll(r io.Reader, buf []byte, progress func()) ([]byte, error) {
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		if err == io.EOF { //nolint:errorlint // readers give it bare
+		if errors.Is(err, io.EOF) {
 			return buf, nil
 		}
 		if err != nil {

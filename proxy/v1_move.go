@@ -25,7 +25,8 @@ func (r *Relay) moveV1(ctx context.Context, req *http.Request, owner string, acc
 	tunnelled := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = near.Close() })()
+	stop := context.AfterFunc(ctx, func() { _ = near.Close() })
+	defer stop()
 	go func() {
 		err := r.cfg.Peers.Tunnel(w, req.Clone(ctx), owner, access)
 		_ = far.Close()
@@ -34,7 +35,7 @@ func (r *Relay) moveV1(ctx context.Context, req *http.Request, owner string, acc
 	back := bufio.NewReader(near)
 	if !swallowAnswer(back) {
 		_ = near.Close()
-		<-tunnelled
+		_ = <-tunnelled
 		return false
 	}
 	// From here on the client is the other replica's. Its frames go back as they are, so nothing
@@ -44,7 +45,7 @@ func (r *Relay) moveV1(ctx context.Context, req *http.Request, owner string, acc
 	_, _ = io.Copy(c.conn.NetConn(), back)
 	_ = c.conn.Close()
 	_ = near.Close()
-	<-tunnelled
+	_ = <-tunnelled
 	return true
 }
 

@@ -107,6 +107,7 @@ func (l *v1Line) heedReady(s *v1Session) {
 		l.readied(s)
 	case v1Over:
 		s.order.destroyedAt = time.Time{} // created behind our DESTROY: once more
+	case v1Serving, v1Dormant:
 	}
 }
 

@@ -193,8 +193,7 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 	conn, err := up.Upgrade(w, req, nil)
 	if err != nil {
 		r.leave(nil)
-		var hand websocket.HandshakeError
-		if errors.As(err, &hand) {
+		if _, ok := errors.AsType[websocket.HandshakeError](err); ok {
 			return &state.Refusal{Err: state.ErrInvalid, Message: "this is a WebSocket endpoint: " + err.Error()}
 		}
 		r.log.Debug("client gone before its upgrade", "session", access.SessionID, "error", err)

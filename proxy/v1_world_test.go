@@ -25,8 +25,6 @@ type v1World struct {
 	links *proxy.Links
 	url   string // ws://…/
 	stop  func() // ends the links
-
-	sessions int
 }
 
 // v1Notes is what containers write down of their sessions.

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ErrDialect: the pool takes only containers that speak another version of the link.
+// ErrDialect says that the pool takes only containers that speak another version of the link.
 var ErrDialect = errors.New("the pool speaks another version of the link")
 
 // Dialect says which containers a pool takes: those of one version of the link, since their

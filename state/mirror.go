@@ -152,7 +152,7 @@ func (m *Mirror) see(ctx context.Context, hints []Hint) {
 			}
 		case KindAll:
 			m.Relist()
-		case KindDocument, KindFleet: // not kept here: passed on
+		case KindDocument, KindFleet, KindPool: // not kept here: passed on
 		}
 		if !known {
 			pass = append(pass, h)

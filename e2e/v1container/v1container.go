@@ -119,7 +119,7 @@ func (c *Container) Register(ctx context.Context, endpoint, token, ip string) er
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Container-Token", token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 	if err != nil {
 		return fmt.Errorf("registering at %s: %w", endpoint, err)
 	}
