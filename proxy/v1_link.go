@@ -73,14 +73,16 @@ func (c *V1Config) setDefaults() {
 // socket is closed to its end before the next is opened.
 type v1Line struct {
 	*link
-	cfg    *V1Config
-	conn   *websocket.Conn
-	to     target
-	words  atomic.Uint64 // messages that the container has sent
-	notice chan wire.NoticeV1
-	looks  chan v1Look
-	ask    chan []v1Question
-	told   chan []v1Reply
+	cfg          *V1Config
+	conn         *websocket.Conn
+	to           target
+	words        atomic.Uint64 // messages that the container has sent
+	pongs        atomic.Uint64 // pongs heard
+	pongsAtProbe uint64        // of those, when the probe was sent
+	notice       chan wire.NoticeV1
+	looks        chan v1Look
+	ask          chan []v1Question
+	told         chan []v1Reply
 
 	opened    bool // it has a voice
 	heard     uint64
@@ -253,7 +255,11 @@ func (l *v1Line) read(over <-chan struct{}) error {
 	l.conn.SetReadLimit(maxV1Message)
 	alive := func() { _ = l.conn.SetReadDeadline(time.Now().Add(l.cfg.Silence)) }
 	alive()
-	l.conn.SetPongHandler(func(string) error { alive(); return nil })
+	l.conn.SetPongHandler(func(string) error {
+		alive()
+		l.pongs.Add(1)
+		return nil
+	})
 	scratch := make([]byte, 0, maxKept)
 	since := time.Now()
 	for {
@@ -307,7 +313,9 @@ func (l *v1Line) listen() error {
 	switch {
 	case l.probedAt.IsZero() && now.Sub(l.heardAt) >= l.cfg.Probe:
 		return l.probe()
-	case !l.probedAt.IsZero() && now.Sub(l.probedAt) >= l.cfg.ProbeWait:
+	case !l.probedAt.IsZero() && now.Sub(l.probedAt) >= l.cfg.ProbeWait && l.pongs.Load() != l.pongsAtProbe:
+		// Without a pong it would not be mute but silent, which the read deadline judges: then
+		// it is lost, and its clients are told.
 		return errMute
 	}
 	return nil
@@ -315,7 +323,7 @@ func (l *v1Line) listen() error {
 
 // probe asks for a word: the answer to a command for a session that does not exist.
 func (l *v1Line) probe() error {
-	l.probedAt = time.Now()
+	l.probedAt, l.pongsAtProbe = time.Now(), l.pongs.Load()
 	return l.env.order(l.conn, []byte(`{"type":"`+wire.ClientMessage+`","sessionId":"`+v1ProbeSession+`","data":`),
 		keepalive(), endOfObject())
 }

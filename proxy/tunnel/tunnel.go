@@ -142,8 +142,9 @@ func (t *Tunnel) Close(code int, reason string) {
 	t.closing = &CloseFrame{Code: code, Reason: reason}
 	// The goroutine of each direction is the only writer to its destination, so it is woken
 	// to write the frame itself: it alone knows whether it stands between frames.
+	// The client's comes first: the backend's answer to its own must not overtake it.
 	now := time.Now()
-	for _, f := range []*flow{t.toBackend, t.toClient} {
+	for _, f := range []*flow{t.toClient, t.toBackend} {
 		_ = f.src.SetReadDeadline(now)
 		_ = f.dst.SetWriteDeadline(now.Add(closeTimeout))
 	}
