@@ -14,6 +14,8 @@ const (
 	renewEvery = 2 * time.Second
 	// leaseMargin is left unused at the end of a lease, for the write that is on its way.
 	leaseMargin = time.Second
+	// syncPoll is how often a replica looks whether its view is whole before it campaigns.
+	syncPoll = 10 * time.Millisecond
 	// releaseTimeout bounds giving the lease up when the process stops.
 	releaseTimeout = time.Second
 )
@@ -123,6 +125,12 @@ func (c *Controller) campaign(ctx context.Context) {
 			c.resign(context.WithoutCancel(ctx))
 			return
 		case <-timer.C:
+		}
+		if !c.cfg.Mirror.Synced() {
+			// Who leads with an empty view would launch what is there already, and take every
+			// document for a wish that nobody knows.
+			timer.Reset(syncPoll)
+			continue
 		}
 		sent := time.Now()
 		epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)

@@ -491,6 +491,13 @@ func (m *Mirror) Age() time.Duration {
 	return time.Since(m.readAt)
 }
 
+// Synced tells whether the store was ever read as a whole.
+func (m *Mirror) Synced() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.synced
+}
+
 // Trouble says how the store lost data since this mirror began, or nothing.
 func (m *Mirror) Trouble() string {
 	m.mu.Lock()

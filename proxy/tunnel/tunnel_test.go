@@ -170,8 +170,12 @@ func TestEarlyBytesComeFirst(t *testing.T) {
 	write(t, e.backend, hello[1:], world)
 	expect(t, e.backend, one, two)
 	expect(t, e.client, hello, world)
-	if s := e.tunnel.Stats(); s.ToBackend.Messages != 2 || s.ToClient.Messages != 2 {
-		t.Errorf("counted %+v, want 2 messages each way", s)
+	// Bytes are counted once they are written, which may be after they have been read.
+	counted := func(s tunnel.Stats) bool { return s.ToBackend.Messages == 2 && s.ToClient.Messages == 2 }
+	for end := time.Now().Add(5 * time.Second); !counted(e.tunnel.Stats()); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("counted %+v, want 2 messages each way", e.tunnel.Stats())
+		}
 	}
 	e.tunnel.Close(0, "")
 	e.wait(t)
