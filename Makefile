@@ -9,10 +9,10 @@ IMAGE         ?= wallcrawler:$(VERSION)
 PKG           ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench cover fuzz docker
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay cover fuzz docker
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: ## run the whole system on this machine and print a connect URL (ARGS="--containers 1")
 	@.ci/setup dev
@@ -47,6 +47,11 @@ fmt: ## format the Go files
 
 bench: setup ## measure the built program on a quiet machine and print tables (ARGS=…)
 	@go run ./e2e/bench $(ARGS)
+
+bench-relay: ## measure the relay beside nginx, haproxy, Node and Go's own (ARGS='-rounds 1 -relay setup,nginx')
+	@.ci/setup
+	@.ci/setup bench
+	@go run ./e2e/bench -only relay $(ARGS)
 
 cover: setup ## write coverage of all packages to bin/cover.html
 	@mkdir -p bin

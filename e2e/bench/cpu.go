@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // adoptOrphans makes this process the parent of what its descendants leave behind, so that
@@ -177,4 +178,24 @@ func browserArgs(root int) ([]string, error) {
 		return args, nil
 	}
 	return nil, errNotYet
+}
+
+// pinProcess puts all threads of a process on the first core, and those that they will make.
+func pinProcess(pid int) error {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	mask := uint64(1)
+	for _, e := range entries {
+		thread, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(thread), unsafe.Sizeof(mask),
+			uintptr(unsafe.Pointer(&mask))); errno != 0 {
+			return fmt.Errorf("pinning a thread: %w", errno)
+		}
+	}
+	return nil
 }

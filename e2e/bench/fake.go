@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ import (
 // fakes are containers without browsers: they register, hold a link and obey at once, so that
 // what is measured is the service alone.
 type fakes struct {
+	sockets http.HandlerFunc // serves sessions' sockets; nil: nobody does. Set before run.
+
 	mu      sync.Mutex
 	created map[string]chan time.Time // by session: gets the time of CREATE_SESSION
 	ended   map[string]chan time.Time // by session: gets the time of DESTROY_SESSION
@@ -152,6 +155,10 @@ func (c *fake) register(ctx context.Context, env ecslocal.TaskEnv) error {
 
 func (c *fake) serve(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != wire.LinkPath {
+		if c.sockets != nil && strings.HasPrefix(r.URL.Path, wire.SessionsPath) {
+			c.sockets(w, r)
+			return
+		}
 		http.NotFound(w, r)
 		return
 	}

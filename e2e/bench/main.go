@@ -34,27 +34,36 @@ type bench struct {
 	verbose bool
 	out     io.Writer
 	scale   float64 // of the counts
+	rounds  int     // of the relay
+	targets string  // of the relay
 }
 
 // section is one part of the measurement. It prints its own tables.
 type section struct {
-	name string
-	run  func(context.Context, *bench) error
+	name  string
+	run   func(context.Context, *bench) error
+	asked bool // it runs only when it is named
 }
 
 func sections() []section {
 	return []section{
-		{"create", create},
-		{"lifecycle", lifecycle},
-		{"document", document},
-		{"crowd", crowd},
-		{"plan", planning},
+		{name: "create", run: create},
+		{name: "lifecycle", run: lifecycle},
+		{name: "document", run: document},
+		{name: "crowd", run: crowd},
+		{name: "plan", run: planning},
+		{name: "relay", run: relaying, asked: true},
 	}
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	var err error
+	if args := os.Args[1:]; len(args) > 0 && args[0] == reverseProxyCommand {
+		err = reverseProxy(args[1:])
+	} else {
+		err = run(ctx, args, os.Stdout)
+	}
 	stop()
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -64,12 +73,17 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	b := &bench{out: out}
-	var names []string
+	var names, usual []string
 	for _, s := range sections() {
 		names = append(names, s.name)
+		if !s.asked {
+			usual = append(usual, s.name)
+		}
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", strings.Join(names, ","), "comma list of sections")
+	only := flags.String("only", strings.Join(usual, ","), "comma list of sections")
+	flags.IntVar(&b.rounds, "rounds", 3, "relay: how often each load is measured")
+	flags.StringVar(&b.targets, "relay", "", "relay: comma list of loads and proxies to measure; empty: all")
 	flags.Float64Var(&b.scale, "scale", 1, "multiplies every count; below 1 for a trial")
 	flags.StringVar(&b.binary, "binary", "", "the program (default: built)")
 	flags.StringVar(&b.browser, "browser", "/usr/lib/chromium/chromium-headless-shell", "Chromium's executable, not a wrapper around it")

@@ -2,7 +2,10 @@
 
 package main
 
-import _ "embed" // the client's script
+import _ "embed" // the scripts
 
 //go:embed node/lifecycle.mjs
 var lifecycleScript []byte
+
+//go:embed node/ws-relay.cjs
+var nodeRelay []byte

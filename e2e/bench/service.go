@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 // service is one `wallcrawler serve` with a real Redis, whose containers are fakes.
 type service struct {
 	*process
+	addr  netip.AddrPort
 	api   caller
 	redis *redis.Client
 	fakes *fakes
@@ -33,11 +35,18 @@ type service struct {
 type serviceOptions struct {
 	containers, slots int
 	notifications     bool
+	secret            string           // of session tokens; empty: drawn
+	sockets           http.HandlerFunc // serves sessions' sockets in the containers; nil: they have none
+	core              string           // the only one that the service may use; empty: any
 }
 
 // startService starts one and waits until all its containers are ready.
 func (b *bench) startService(ctx context.Context, o serviceOptions) (s *service, err error) {
 	s = &service{fakes: newFakes()}
+	s.fakes.sockets = o.sockets
+	if o.secret == "" {
+		o.secret = rand.Text()
+	}
 	var closers []func()
 	s.close = func() {
 		for i := range closers {
@@ -85,17 +94,22 @@ func (b *bench) startService(ctx context.Context, o serviceOptions) (s *service,
 
 	url, key := "http://127.0.0.1:"+strconv.Itoa(ports[1]), "bench-key-of-one-run"
 	s.api = newCaller(url, key)
-	s.process, err = b.start(program{name: "wallcrawler serve", path: b.binary, args: []string{"serve"}, env: []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + b.tmp, "TMPDIR=" + b.tmp,
-		"LISTEN_HOST=127.0.0.1", "PORT=" + strconv.Itoa(ports[1]), "REGISTER_URL=" + url,
-		"REDIS_ENDPOINT=" + addr, "REDIS_ENABLE_KEYSPACE_EVENTS=" + strconv.FormatBool(o.notifications),
-		"JWT_SECRET=" + rand.Text(), "API_KEYS=bench:" + key,
-		"AWS_ENDPOINT_URL=" + cloud.URL(), "ECS_CLUSTER_NAME=bench", "CONTAINER_TASK_DEF=browser", "CONTAINER_SUBNETS=subnet-local",
-		"CONTAINER_PORT=" + strconv.Itoa(ports[2]), "WARM_SLOTS=0",
-		"MIN_CONTAINERS=" + strconv.Itoa(o.containers), "MAX_CONTAINERS=" + strconv.Itoa(o.containers),
-		"MAX_SESSIONS_PER_CONTAINER=" + strconv.Itoa(o.slots),
+	s.addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(ports[1]))
+	command, more := []string{b.binary, "serve"}, []string(nil)
+	if o.core != "" {
+		command, more = pinned(o.core, command), []string{"GOMAXPROCS=1"}
+	}
+	s.process, err = b.start(program{name: "wallcrawler serve", path: command[0], args: command[1:], env: append(more,
+		"PATH="+os.Getenv("PATH"), "HOME="+b.tmp, "TMPDIR="+b.tmp,
+		"LISTEN_HOST=127.0.0.1", "PORT="+strconv.Itoa(ports[1]), "REGISTER_URL="+url,
+		"REDIS_ENDPOINT="+addr, "REDIS_ENABLE_KEYSPACE_EVENTS="+strconv.FormatBool(o.notifications),
+		"JWT_SECRET="+o.secret, "API_KEYS=bench:"+key,
+		"AWS_ENDPOINT_URL="+cloud.URL(), "ECS_CLUSTER_NAME=bench", "CONTAINER_TASK_DEF=browser", "CONTAINER_SUBNETS=subnet-local",
+		"CONTAINER_PORT="+strconv.Itoa(ports[2]), "WARM_SLOTS=0",
+		"MIN_CONTAINERS="+strconv.Itoa(o.containers), "MAX_CONTAINERS="+strconv.Itoa(o.containers),
+		"MAX_SESSIONS_PER_CONTAINER="+strconv.Itoa(o.slots),
 		"DRAIN_UNREADY=1ms", "DRAIN_TIMEOUT=1ms", "LOG_LEVEL=error",
-	}})
+	)})
 	if err != nil {
 		return nil, err
 	}
