@@ -27,8 +27,8 @@ import (
 
 // devFlags are fixed: other programs start dev with them.
 type devFlags struct {
-	listen, redis, apiKey, browser, logLevel string
-	containers, perContainer, warm           int
+	listen, redis, apiKey, browser, logLevel, ecsFaults string
+	containers, perContainer, warm                      int
 }
 
 const (
@@ -62,6 +62,7 @@ The other commands (session, container, task, plan) find a running dev by themse
 	cmd.Flags().IntVar(&f.containers, "containers", 3, "containers at most")
 	cmd.Flags().IntVar(&f.perContainer, "sessions-per-container", 4, "sessions of each container")
 	cmd.Flags().IntVar(&f.warm, "warm", 1, "browsers that each container keeps ready")
+	cmd.Flags().StringVar(&f.ecsFaults, "ecs-faults", "", "file of ECS's bad days: a JSON array of {at, conditions, calls} (see docs/reliability.md)")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	return cmd
 }
@@ -184,8 +185,18 @@ func reachable(a net.Addr) string {
 
 // startCloud starts the ECS endpoint whose tasks are agents.
 func startCloud(f devFlags, port int, self, browser string, log *slog.Logger) (*ecslocal.Server, error) {
+	var script []ecslocal.Step
+	if f.ecsFaults != "" {
+		text, err := os.ReadFile(f.ecsFaults)
+		if err != nil {
+			return nil, fmt.Errorf("--ecs-faults: %w", err)
+		}
+		if script, err = ecslocal.ParseScript(text); err != nil {
+			return nil, fmt.Errorf("--ecs-faults: %s: %w", f.ecsFaults, err)
+		}
+	}
 	return ecslocal.Start(ecslocal.Config{
-		Cluster: devCluster,
+		Cluster: devCluster, Script: script,
 		Network: netip.MustParsePrefix("127.0.0.0/24"),
 		Definitions: map[string]ecslocal.Definition{devDefinition: {
 			Command: []string{self, "agent"},

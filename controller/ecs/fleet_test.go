@@ -107,7 +107,7 @@ func TestListGoesThroughAllPages(t *testing.T) {
 
 	for _, op := range []string{"ListTasks", "DescribeTasks"} {
 		// The first page is good, the second is not: half a list is none.
-		s.Fail(op, 1, ecslocal.Fault{Hang: time.Nanosecond})
+		s.Fail(op, 1, ecslocal.Fault{Hang: ecslocal.Duration(time.Nanosecond)})
 		s.Fail(op, 1, ecslocal.Fault{Status: 500})
 		if tasks, err := f.List(t.Context()); err == nil {
 			t.Errorf("with a %s that failed, List gave %d tasks", op, len(tasks))
@@ -154,7 +154,7 @@ func TestALostAnswerIsNoSecondTask(t *testing.T) {
 	s := cluster(t)
 	f := fleet(client(t, s), func(c *ecs.Config) { c.CallTimeout = 400 * time.Millisecond })
 	l := launch(t, f, "cnt_1")
-	s.Fail("RunTask", 1, ecslocal.Fault{Hang: time.Hour})
+	s.Fail("RunTask", 1, ecslocal.Fault{Hang: ecslocal.Duration(time.Hour)})
 	_, err := f.Run(t.Context(), l)
 	var refused *state.LaunchRefused
 	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &refused) {
@@ -170,7 +170,7 @@ func TestALostAnswerIsNoSecondTask(t *testing.T) {
 	}
 
 	// The same within one call: the SDK tries again by itself.
-	s.Fail("RunTask", 1, ecslocal.Fault{Hang: time.Hour})
+	s.Fail("RunTask", 1, ecslocal.Fault{Hang: ecslocal.Duration(time.Hour)})
 	s.Fail("RunTask", 1, ecslocal.Fault{Exception: "ThrottlingException"})
 	retrying := fleet(client(t, s, func(o *ecs.ClientOptions) { o.MaxAttempts, o.AttemptTimeout = 3, 400*time.Millisecond }))
 	run(t, retrying, "cnt_2")

@@ -21,7 +21,7 @@ type describeTasksResponse struct {
 }
 
 // describeTasks tells all about the named tasks; unknown ones are failures.
-func (s *Server) describeTasks(in describeTasksRequest) (any, error) {
+func (s *Server) describeTasks(in describeTasksRequest, c Conditions) (any, error) {
 	if len(in.Tasks) == 0 {
 		return nil, invalid("Tasks cannot be empty.")
 	}
@@ -44,14 +44,15 @@ func (s *Server) describeTasks(in describeTasksRequest) (any, error) {
 		return nil, err
 	}
 	defer s.mu.Unlock()
+	now := time.Now()
 	out := describeTasksResponse{Tasks: []taskShape{}, Failures: []failure{}}
 	for _, ref := range in.Tasks {
 		t := s.find(ref)
-		if t == nil {
+		if t == nil || c.unseen(t, now) {
 			out.Failures = append(out.Failures, failure{ARN: ref, Reason: "MISSING"})
 			continue
 		}
-		out.Tasks = append(out.Tasks, t.shape(s, tags))
+		out.Tasks = append(out.Tasks, c.shown(t, s, tags, now))
 	}
 	return out, nil
 }
@@ -89,6 +90,32 @@ func (s *Server) find(ref string) *task {
 		return nil
 	}
 	return t
+}
+
+// unseen tells whether nobody sees the task yet.
+func (c *Conditions) unseen(t *task, now time.Time) bool {
+	return c.Unseen > 0 && now.Sub(t.at.created) < c.within(c.Unseen, "unseen", t.seq)
+}
+
+// stale tells whether the task still shows as it was before it was to stop.
+func (c *Conditions) stale(t *task, now time.Time) bool {
+	return c.Stale > 0 && t.before != nil && now.Sub(t.at.stopping) < c.within(c.Stale, "stale", t.seq)
+}
+
+// desired is the task's desired status, as it shows.
+func (c *Conditions) desired(t *task, now time.Time) string {
+	if c.stale(t, now) {
+		return "RUNNING"
+	}
+	return t.desired
+}
+
+// shown is the task as it shows. Call with s.mu held.
+func (c *Conditions) shown(t *task, s *Server, tags bool, now time.Time) taskShape {
+	if c.stale(t, now) {
+		return t.before.shape(s, tags)
+	}
+	return t.shape(s, tags)
 }
 
 // shape tells all about the task. Call with s.mu held.

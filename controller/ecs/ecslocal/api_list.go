@@ -3,7 +3,9 @@ package ecslocal
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"strings"
+	"time"
 )
 
 // maxPage is how many tasks one ListTasks gives.
@@ -32,7 +34,7 @@ type page struct {
 }
 
 // listTasks gives the ARNs of tasks, oldest first.
-func (s *Server) listTasks(in listTasksRequest) (any, error) {
+func (s *Server) listTasks(in listTasksRequest, c Conditions) (any, error) {
 	// ECS: "When you specify startedBy as the filter, it must be the only filter that you use."
 	// What is desired (RUNNING unless said otherwise) is not counted as one.
 	if in.StartedBy != "" && (in.Family != "" || in.ServiceName != "" || in.LaunchType != "") {
@@ -70,10 +72,15 @@ func (s *Server) listTasks(in listTasksRequest) (any, error) {
 		return nil, err
 	}
 	defer s.mu.Unlock()
+	now := time.Now()
+	s.pages++
+	if in.NextToken != "" && c.draw("page", s.pages) < c.FailedPages {
+		return nil, &exception{Type: "ServerException", Message: "Service Unavailable. Please try again later.", status: http.StatusInternalServerError}
+	}
 	out := listTasksResponse{TaskARNs: []string{}}
 	for _, t := range s.order {
 		// PENDING is a state that ECS never desires, so that filter finds nothing.
-		if t.seq <= from.After || t.desired != desired ||
+		if t.seq <= from.After || c.desired(t, now) != desired || c.unseen(t, now) ||
 			(in.StartedBy != "" && t.startedBy != in.StartedBy) ||
 			(in.Family != "" && t.family != strings.SplitN(in.Family, ":", 2)[0]) ||
 			(in.LaunchType != "" && t.launchType != in.LaunchType) ||

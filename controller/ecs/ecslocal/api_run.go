@@ -76,7 +76,7 @@ type idempotent struct {
 
 // runTask starts tasks. The same clientToken again gives the same tasks, as they are now, and
 // the same failures.
-func (s *Server) runTask(in runTaskRequest, fault Fault) (any, error) {
+func (s *Server) runTask(in runTaskRequest, fault Fault, c Conditions) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,13 @@ func (s *Server) runTask(in runTaskRequest, fault Fault) (any, error) {
 			done.failures = []failure{{Reason: fault.FailureReason, Detail: fault.FailureDetail}}
 		} else {
 			for range *in.Count {
-				done.tasks = append(done.tasks, s.begin(family, def, &in, now))
+				s.attempts++
+				subnet, provider := in.place(s.attempts)
+				if c.lacks(subnet, provider, s.attempts) {
+					done.failures = append(done.failures, noRoom())
+					continue
+				}
+				done.tasks = append(done.tasks, s.begin(family, def, &in, placement{subnet, provider, now}))
 			}
 		}
 		if token != "" {
@@ -251,8 +257,39 @@ func (s *Server) definition(name string) (family string, def Definition, err err
 	return family, def, nil
 }
 
+// place gives where the n-th task goes, as ECS picks it: it spreads over the subnets, and over
+// the capacity providers by their weights, and does not look for room first.
+func (in *runTaskRequest) place(n uint64) (subnet, provider string) {
+	subnets := in.NetworkConfiguration.AwsvpcConfiguration.Subnets
+	subnet = subnets[(n-1)%uint64(len(subnets))]
+	total := 0
+	for _, p := range in.CapacityProviderStrategy {
+		total += p.Weight
+	}
+	switch {
+	case len(in.CapacityProviderStrategy) == 0:
+		return subnet, cmp.Or(in.LaunchType, defaultLaunch)
+	case total == 0:
+		return subnet, in.CapacityProviderStrategy[0].CapacityProvider
+	}
+	at := int((n - 1) % uint64(total))
+	for _, p := range in.CapacityProviderStrategy {
+		if at -= p.Weight; at < 0 {
+			provider = p.CapacityProvider
+			break
+		}
+	}
+	return subnet, provider
+}
+
+// placement is where and when a task begins.
+type placement struct {
+	subnet, provider string
+	now              time.Time
+}
+
 // begin makes a task and sets it going. Call with s.mu held.
-func (s *Server) begin(family string, def Definition, in *runTaskRequest, now time.Time) *task {
+func (s *Server) begin(family string, def Definition, in *runTaskRequest, at placement) *task {
 	s.seq++
 	t := &task{
 		id:         newID(),
@@ -263,7 +300,7 @@ func (s *Server) begin(family string, def Definition, in *runTaskRequest, now ti
 		startedBy:  in.StartedBy,
 		launchType: in.LaunchType,
 		overrides:  in.Overrides,
-		subnet:     in.NetworkConfiguration.AwsvpcConfiguration.Subnets[0],
+		subnet:     at.subnet,
 		stop:       make(chan struct{}),
 		tags:       in.Tags,
 		status:     "PROVISIONING",
@@ -271,7 +308,7 @@ func (s *Server) begin(family string, def Definition, in *runTaskRequest, now ti
 		version:    1,
 	}
 	if len(in.CapacityProviderStrategy) > 0 {
-		t.provider = in.CapacityProviderStrategy[0].CapacityProvider
+		t.provider = at.provider
 	}
 	if t.launchType == "" && (t.provider == "" || strings.HasPrefix(t.provider, "FARGATE")) {
 		t.launchType = defaultLaunch
@@ -284,7 +321,7 @@ func (s *Server) begin(family string, def Definition, in *runTaskRequest, now ti
 	}
 	t.arn = s.arn("task/" + s.cfg.Cluster + "/" + t.id)
 	t.metadataID = fmt.Sprintf("%s-%010d", t.id, t.seq)
-	t.at.created = now
+	t.at.created = at.now
 	s.tasks[t.id] = t
 	s.order = append(s.order, t)
 	s.living.Go(func() { s.live(t) })

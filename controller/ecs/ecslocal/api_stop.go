@@ -1,6 +1,9 @@
 package ecslocal
 
-import "cmp"
+import (
+	"cmp"
+	"time"
+)
 
 type stopTaskRequest struct {
 	Cluster string `json:"cluster"`
@@ -9,7 +12,7 @@ type stopTaskRequest struct {
 }
 
 // stopTask orders a task to stop. One that stops or has stopped already is left as it is.
-func (s *Server) stopTask(in stopTaskRequest) (any, error) {
+func (s *Server) stopTask(in stopTaskRequest, c Conditions) (any, error) {
 	if _, err := checkTaskRef(in.Task); err != nil {
 		return nil, err
 	}
@@ -18,7 +21,7 @@ func (s *Server) stopTask(in stopTaskRequest) (any, error) {
 	}
 	defer s.mu.Unlock()
 	t := s.find(in.Task)
-	if t == nil {
+	if t == nil || c.unseen(t, time.Now()) {
 		return nil, invalid("The referenced task was not found.")
 	}
 	t.requestStop(stopUser, cmp.Or(in.Reason, "Task stopped by user"))

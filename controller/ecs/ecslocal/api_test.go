@@ -399,7 +399,7 @@ func TestFaultsBefallTheNextCalls(t *testing.T) {
 		t.Errorf("counted %d calls, want 4", n)
 	}
 
-	s.Fail("RunTask", 1, ecslocal.Fault{Hang: time.Hour})
+	s.Fail("RunTask", 1, ecslocal.Fault{Hang: ecslocal.Duration(time.Hour)})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := c.RunTask(ctx, request()); !errors.Is(err, context.DeadlineExceeded) {

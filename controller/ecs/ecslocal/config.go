@@ -25,6 +25,9 @@ type Config struct {
 	Definitions map[string]Definition // by family; at least one
 	Delays      Delays
 
+	// Script says how the endpoint behaves over time; none: as on a good day. See ParseScript.
+	Script []Step
+
 	// Network is where tasks get their addresses from, the first two and the last excepted;
 	// default 127.0.0.0/24. Every address in it must be the machine's own: Linux has all of
 	// 127.0.0.0/8, macOS wants `ifconfig lo0 alias` for each but 127.0.0.1.
@@ -104,6 +107,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if !c.Network.Addr().Is4() || !c.Network.Addr().IsLoopback() || c.Network.Bits() < 8 || c.Network.Bits() > 29 {
 		errs = append(errs, fmt.Errorf("network %s: want a part of 127.0.0.0/8 with room, a /29 or larger", c.Network))
+	}
+	if err := checkScript(c.Script); err != nil {
+		errs = append(errs, fmt.Errorf("script: %w", err))
 	}
 	if len(c.Definitions) == 0 {
 		errs = append(errs, errors.New("no task definition: want at least one"))

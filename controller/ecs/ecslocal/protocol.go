@@ -42,12 +42,8 @@ func clientError(format string, args ...any) error {
 
 // decode reads a call's body. A member that this endpoint does not know is refused, so that a
 // call which asks for more than is done here is noticed.
-func decode(body io.Reader, into any) error {
-	data, err := io.ReadAll(body)
-	if err != nil {
-		return &exception{Type: "SerializationException", Message: "reading the request: " + err.Error()}
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
+func decode(body []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		return &exception{Type: "SerializationException", Message: err.Error()}

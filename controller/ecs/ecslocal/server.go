@@ -1,8 +1,17 @@
 // Package ecslocal is an ECS endpoint on loopback whose tasks are local processes. It speaks
 // ECS's JSON protocol (RunTask, StopTask, ListTasks, DescribeTasks), and leads its tasks
 // through ECS's states with ECS's idempotency, page sizes, stop codes and limits, so that a
-// program which starts tasks through the AWS SDK cannot tell it from AWS. It lets calls fail
-// on demand.
+// program which starts tasks through the AWS SDK cannot tell it from AWS.
+//
+// It has ECS's bad days, too. Conditions hold for all calls and tasks: the published token
+// buckets, a new task that nobody sees yet, one that stops and is still shown as running,
+// RunTask without room (failures[] with status 200, for some or all tasks; in some subnets or
+// capacity providers), an answer that is lost after the call was carried out, errors, list
+// pages that fail, tasks that die while starting or are interrupted. They are set by
+// Config.Script (which changes them over time), by SetConditions, or over HTTP at /_faults, and
+// what is chance in them follows their seed. Fail orders what befalls the next calls, one by
+// one, and Stop ends a task with a stop code of ECS's own. ConflictException needs no order: a
+// clientToken with a changed call gets it.
 //
 // It must not know what its tasks do. Signatures are not verified, so it must not listen
 // beyond loopback.
@@ -12,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -44,6 +54,9 @@ type Server struct {
 	order  []*task          // by seq
 	tokens map[string]*idempotent
 	swept  time.Time
+
+	attempts uint64 // tasks that RunTask was to start
+	pages    uint64 // of ListTasks
 }
 
 // Start listens and serves until Close.
@@ -56,12 +69,13 @@ func Start(cfg Config) (*Server, error) {
 		cfg:       cfg,
 		log:       cfg.Log,
 		addresses: newAddresses(cfg.Network),
-		faults:    faults{queue: make(map[string][]Fault), calls: make(map[string]int)},
-		closing:   make(chan struct{}),
-		hurry:     make(chan struct{}),
-		tasks:     make(map[string]*task),
-		tokens:    make(map[string]*idempotent),
-		swept:     time.Now(),
+		faults: faults{queue: make(map[string][]Fault), calls: make(map[string]int),
+			buckets: make(map[string]*bucket), steps: cfg.Script, began: time.Now()},
+		closing: make(chan struct{}),
+		hurry:   make(chan struct{}),
+		tasks:   make(map[string]*task),
+		tokens:  make(map[string]*idempotent),
+		swept:   time.Now(),
 	}
 	api, err := listen(cfg.Listen)
 	if err != nil {
@@ -76,7 +90,11 @@ func Start(cfg Config) (*Server, error) {
 	}
 	s.apiURL = "http://" + api.Addr().String()
 	s.metadataURL = "http://" + meta.Addr().String()
-	s.api = s.serve(api, http.HandlerFunc(s.serveCall))
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", s.serveCall)
+	mux.Handle(adminPath, s.admin())
+	mux.Handle(adminPath+"/", s.admin())
+	s.api = s.serve(api, mux)
 	s.meta = s.serve(meta, s.metadata())
 	return s, nil
 }
@@ -174,18 +192,28 @@ func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	fault := s.faults.next(op)
+	// Whole before anything befalls the call: a caller that is gone meanwhile has made it.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		answer(w, nil, &exception{Type: "SerializationException", Message: "reading the request: " + err.Error()})
+		return
+	}
+	fault, conditions := s.faults.next(op, time.Now())
+	if fault.Before != nil {
+		fault.Before()
+	}
+	s.hang(r, fault.Wait)
 	if fault.refuses() {
 		fault.refuse(w)
 		return
 	}
-	result, err := s.call(op, r, fault)
-	if fault.Hang > 0 {
-		select {
-		case <-r.Context().Done():
-		case <-s.closing:
-		case <-time.After(fault.Hang):
-		}
+	result, err := s.call(op, body, fault, conditions)
+	if fault.After != nil {
+		fault.After()
+	}
+	s.hang(r, fault.Hang)
+	if fault.Cut {
+		panic(http.ErrAbortHandler) // the server's way to cut a connection
 	}
 	if err != nil {
 		s.log.Debug("ecs call refused", "op", op, "error", err)
@@ -193,33 +221,50 @@ func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
 	answer(w, result, err)
 }
 
+// hang waits, less if the caller gives up or the endpoint closes.
+func (s *Server) hang(r *http.Request, d Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(time.Duration(d))
+	defer timer.Stop()
+	select {
+	case <-r.Context().Done():
+	case <-s.closing:
+	case <-timer.C:
+	}
+}
+
+// Conditions gives those in force.
+func (s *Server) Conditions() Conditions { return s.faults.now(time.Now()) }
+
 // call carries one call out.
-func (s *Server) call(op string, r *http.Request, fault Fault) (any, error) {
+func (s *Server) call(op string, body []byte, fault Fault, c Conditions) (any, error) {
 	switch op {
 	case "RunTask":
 		var in runTaskRequest
-		if err := decode(r.Body, &in); err != nil {
+		if err := decode(body, &in); err != nil {
 			return nil, err
 		}
-		return s.runTask(in, fault)
+		return s.runTask(in, fault, c)
 	case "StopTask":
 		var in stopTaskRequest
-		if err := decode(r.Body, &in); err != nil {
+		if err := decode(body, &in); err != nil {
 			return nil, err
 		}
-		return s.stopTask(in)
+		return s.stopTask(in, c)
 	case "ListTasks":
 		var in listTasksRequest
-		if err := decode(r.Body, &in); err != nil {
+		if err := decode(body, &in); err != nil {
 			return nil, err
 		}
-		return s.listTasks(in)
+		return s.listTasks(in, c)
 	case "DescribeTasks":
 		var in describeTasksRequest
-		if err := decode(r.Body, &in); err != nil {
+		if err := decode(body, &in); err != nil {
 			return nil, err
 		}
-		return s.describeTasks(in)
+		return s.describeTasks(in, c)
 	default:
 		return nil, &exception{Type: "UnknownOperationException", Message: "the local ECS endpoint does not do " + op}
 	}

@@ -16,6 +16,7 @@ const stopped = "STOPPED"
 // The stop codes that tasks end with here.
 const (
 	stopUser   = "UserInitiated"
+	stopSpot   = "SpotInterruption"
 	stopExited = "EssentialContainerExited"
 	stopFailed = "TaskFailedToStart"
 )
@@ -44,6 +45,7 @@ type task struct {
 	stop       chan struct{} // closed by requestStop
 
 	// Guarded by Server.mu.
+	before          *task // as it was when it was first to stop; not led anywhere
 	tags            []tag
 	status          string
 	desired         string
@@ -73,6 +75,8 @@ func (t *task) requestStop(code, reason string) {
 	if t.desired == stopped {
 		return
 	}
+	before := *t
+	t.before = &before
 	t.desired = stopped
 	t.stopCode = code
 	t.stoppedReason = reason
@@ -124,6 +128,11 @@ func (s *Server) activate(t *task, address *lease) runner {
 	if !s.pause(s.cfg.Delays.Activating, t.stop) {
 		return nil
 	}
+	conditions := s.Conditions()
+	if conditions.draw("starting", t.seq) < conditions.DieStarting {
+		s.failStart(t, "CannotPullContainerError: the registry did not answer")
+		return nil
+	}
 	r, err := s.start(t, address.addr.String())
 	if err != nil {
 		s.failStart(t, "CannotStartContainerError: "+err.Error())
@@ -138,9 +147,17 @@ func (s *Server) activate(t *task, address *lease) runner {
 
 // attend waits for the end of what runs, and brings it about when the task is to stop.
 func (s *Server) attend(t *task, r runner) {
+	interrupted, spare := s.interruption(t)
+	defer spare()
 	select {
+	case <-interrupted:
+		s.mu.Lock()
+		t.requestStop(stopSpot, "Your Spot Task was interrupted.")
+		s.mu.Unlock()
 	case <-r.done():
 	case <-t.stop:
+	}
+	if s.toStop(t) {
 		if s.cfg.Delays.Deactivating > 0 {
 			s.enter(t, "DEACTIVATING", nil)
 			s.pause(s.cfg.Delays.Deactivating, nil)
@@ -166,6 +183,30 @@ func (s *Server) attend(t *task, r runner) {
 	t.pid = 0
 	t.at.executionStopped = time.Now()
 	t.version++
+}
+
+// toStop tells whether the task is to stop.
+func (s *Server) toStop(t *task) bool {
+	select {
+	case <-t.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// interruption says when the task is interrupted; a nil channel: it is not.
+func (s *Server) interruption(t *task) (at <-chan time.Time, spare func()) {
+	c := s.Conditions()
+	if c.draw("interrupted", t.seq) >= c.Interrupted {
+		return nil, func() {}
+	}
+	limit := c.InterruptedIn
+	if limit == 0 {
+		limit = Duration(time.Minute)
+	}
+	timer := time.NewTimer(c.within(limit, "interruption", t.seq))
+	return timer.C, func() { timer.Stop() }
 }
 
 // failStart ends a task that could not start.
