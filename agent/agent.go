@@ -36,11 +36,12 @@ const (
 
 // WebSocket close codes that clients are told.
 const (
-	closeNormal  = 1000
-	closeAway    = 1001
-	closePolicy  = 1008
-	closeFailed  = 1011
-	closeRestart = 1012
+	closeNormal   = 1000
+	closeAway     = 1001
+	closePolicy   = 1008
+	closeFailed   = 1011
+	closeRestart  = 1012
+	closeTryLater = 1013
 )
 
 // Secret is a text that never prints.

@@ -329,7 +329,7 @@ func (s *session) detach(t *tunnel.Tunnel, r tunnel.Result) {
 	if len(s.tunnels) == 0 && s.phase == wire.Serving {
 		lost := r.First != tunnel.Backend
 		if r.FromClient != nil {
-			lost = r.FromClient.Code == closeRestart
+			lost = r.FromClient.Code == closeRestart || r.FromClient.Code == closeTryLater
 		}
 		if lost {
 			s.startGraceLocked(ms(s.limits.LostGrace))

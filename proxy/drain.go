@@ -44,7 +44,7 @@ func (r *Relay) Drain(ctx context.Context, limit time.Duration) {
 func (r *Relay) none() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.live)+len(r.guests)+r.joining == 0 {
+	if r.countLocked() == 0 {
 		none := make(chan struct{})
 		close(none)
 		return none
@@ -59,8 +59,7 @@ func (r *Relay) none() <-chan struct{} {
 func (r *Relay) closeAll(ctx context.Context) {
 	r.mu.Lock()
 	r.cut = true
-	farewells := maps.Clone(r.live)
-	live := slices.Collect(maps.Keys(farewells))
+	live := slices.Collect(maps.Keys(r.live))
 	guests := slices.Collect(maps.Keys(r.guests))
 	r.mu.Unlock()
 	rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
@@ -71,8 +70,8 @@ func (r *Relay) closeAll(ctx context.Context) {
 	for _, c := range guests {
 		c.end(closeAway, reasonShutdown, false)
 	}
-	for _, t := range live {
-		t.Close(farewells[t].Code, farewells[t].Reason)
+	for _, v := range live {
+		v.tunnel.Close(v.farewell.Code, v.farewell.Reason)
 		if pause > 0 {
 			sleep(ctx, pause/2+rand.N(pause))
 		}

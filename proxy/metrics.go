@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,8 @@ func (m *linkMetrics) started(cold bool, took time.Duration) {
 type relayMetrics struct {
 	refused *prometheus.CounterVec
 	closed  *prometheus.CounterVec
+	codes   *prometheus.CounterVec
+	lasted  prometheus.Histogram
 	holds   prometheus.Histogram
 }
 
@@ -69,7 +72,17 @@ const (
 	closedByClient  = "client"
 	closedByBackend = "backend"
 	closedByDrain   = "drain"
+	closedByStall   = "stalled" // the client took nothing any more
+	closedByFault   = "fault"   // of ours
 )
+
+// stalledCode is what a client that took nothing any more was told.
+const stalledCode = 1013
+
+// knownCodes are the close codes that have a label of their own.
+func knownCodes() []int { return []int{1000, 1001, 1002, 1005, 1008, 1009, 1011, 1012, 1013} }
+
+func codeText(code int) string { return strconv.Itoa(code) }
 
 func newRelayMetrics(reg prometheus.Registerer) *relayMetrics {
 	m := &relayMetrics{
@@ -81,6 +94,15 @@ func newRelayMetrics(reg prometheus.Registerer) *relayMetrics {
 			Name: "wallcrawler_relay_closed_total",
 			Help: "Relayed connections that have ended, by who ended them.",
 		}, []string{"by"}),
+		codes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wallcrawler_relay_close_codes_total",
+			Help: "Relayed connections that have ended, by the code of the close frame that came first; none: there was none.",
+		}, []string{"code"}),
+		lasted: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "wallcrawler_relay_connection_seconds",
+			Help:    "How long relayed connections were open.",
+			Buckets: []float64{.1, 1, 10, 60, 300, 1800, 3600, 6 * 3600},
+		}),
 		holds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "wallcrawler_relay_hold_seconds",
 			Help:    "Time that requests waited for their session to become ready.",
@@ -90,10 +112,13 @@ func newRelayMetrics(reg prometheus.Registerer) *relayMetrics {
 	for _, reason := range refusalReasons() {
 		m.refused.WithLabelValues(reason)
 	}
-	for _, by := range []string{closedByClient, closedByBackend, closedByDrain} {
+	for _, by := range []string{closedByClient, closedByBackend, closedByDrain, closedByStall, closedByFault} {
 		m.closed.WithLabelValues(by)
 	}
-	register(reg, m.refused, m.closed, m.holds)
+	for _, code := range append(knownCodes(), 0, 4000, 9999) {
+		m.codes.WithLabelValues(codeClass(code))
+	}
+	register(reg, m.refused, m.closed, m.codes, m.lasted, m.holds)
 	return m
 }
 

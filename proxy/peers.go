@@ -75,7 +75,7 @@ func NewTunnels(cfg TunnelsConfig) *Tunnels {
 }
 
 // Tunnel passes a client's upgrade, which tunnel.CheckUpgrade has found good, on to owner and
-// moves bytes until either end is gone. What the owner says instead of 101 is passed through.
+// has bytes move until either end is gone. What the owner says instead of 101 is passed through.
 // An error says that nothing was written yet. access must come from a Relay's Serve, which
 // counts and drains the client.
 func (t *Tunnels) Tunnel(w http.ResponseWriter, r *http.Request, owner string, access Access) error {
@@ -105,13 +105,18 @@ func (t *Tunnels) Tunnel(w http.ResponseWriter, r *http.Request, owner string, a
 		t.cfg.Log.Warn("client not passed on", "session", access.SessionID, "owner", owner, "error", err)
 		return refuseMoving(access.SessionID)
 	}
+	if err := access.relay.reserve(access.UserID); err != nil {
+		_ = backend.Conn.Close()
+		return err
+	}
 	t.opened.WithLabelValues(tunnelOpened).Inc()
 	gone := tunnel.CloseFrame{Code: peerGoneCode, Reason: peerGoneReason}
-	return access.relay.joinAs(w, r, access.SessionID, backend, tunnel.Config{
+	access.relay.join(w, r, access, backend, tunnel.Config{
 		// No frame at all: the owner must see that the client was lost, and did not leave.
 		ClientGone:  tunnel.CloseFrame{},
 		BackendGone: gone,
 	}, gone)
+	return nil
 }
 
 func (t *Tunnels) dial(ctx context.Context, owner string, access Access) (tunnel.Peer, error) {

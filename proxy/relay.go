@@ -54,6 +54,10 @@ type RelayConfig struct {
 	Dial tunnel.DialFunc // nil: net.Dialer
 	Hold time.Duration   // zero: DefaultHold
 
+	MaxClients        int                 // joined or about to be; zero: no limit
+	MaxClientsPerUser int                 // zero: no limit
+	Keep              tunnel.KeeperConfig // when clients are pinged, and when they are given up
+
 	// Links carries the clients of v1 containers; nil: there are none.
 	Links *Links
 	// Peers lets v1 clients through to the replica that has their container's link; nil: they
@@ -91,15 +95,21 @@ type Relay struct {
 	endLife context.CancelFunc
 	scratch sync.Pool // *[]byte, for v1 clients' messages
 	writers sync.Pool // for their sockets
+	keeper  *tunnel.Keeper
 
-	mu      sync.Mutex                           // guards the following
-	live    map[*tunnel.Tunnel]tunnel.CloseFrame // what each client is told when the drain is past its limit
-	joining int                                  // clients between their upgrade and their tunnel
+	mu      sync.Mutex // guards the following
+	live    map[*visit]struct{}
+	joining int            // clients that have asked for an upgrade and are not joined yet
+	users   map[string]int // clients of each, if there is a limit
 	guests  map[*v1Client]struct{}
-	past    [2]tunnel.Flow // what ended tunnels have moved: to the browser, to the client
-	drain   bool           // no new clients
-	cut     bool           // the drain is past its limit
-	empty   chan struct{}  // closed when no client is left; nil: nobody waits
+	visits  []pastVisit // a ring of those that have ended
+
+	nextVisit int // in visits, counted on
+
+	past  [2]tunnel.Flow // what ended tunnels have moved: to the browser, to the client
+	drain bool           // no new clients
+	cut   bool           // the drain is past its limit
+	empty chan struct{}  // closed when no client is left; nil: nobody waits
 }
 
 // NewRelay returns a Relay.
@@ -116,7 +126,9 @@ func NewRelay(cfg RelayConfig) *Relay {
 		log:     cfg.Log,
 		metrics: newRelayMetrics(cfg.Registerer),
 		fetch:   newTransport(cfg.Dial),
-		live:    map[*tunnel.Tunnel]tunnel.CloseFrame{},
+		live:    map[*visit]struct{}{},
+		users:   map[string]int{},
+		keeper:  tunnel.NewKeeper(cfg.Keep),
 		guests:  map[*v1Client]struct{}{},
 	}
 	r.scratch.New = func() any { return new([]byte) }
@@ -126,8 +138,9 @@ func NewRelay(cfg RelayConfig) *Relay {
 }
 
 // Serve answers a request for a session: rest is the path after /sessions/{id}, with its
-// slash. For a WebSocket it returns when the connection has ended. An error, always a
-// *state.Refusal, says that nothing was written yet.
+// slash. For a WebSocket of a v2 container it returns once the client is joined, for one of a
+// v1 container when the connection has ended. An error, always a *state.Refusal, says that
+// nothing was written yet.
 func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, rest string) error {
 	access.relay = r
 	err := r.serve(w, req, access, rest)
@@ -171,6 +184,9 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 			Hint:    "connect with a CDP client, or ask " + wire.SessionsPath + access.SessionID + "/json/version",
 		}
 	}
+	if err := r.reserve(access.UserID); err != nil {
+		return err
+	}
 	var backend tunnel.Peer
 	err = r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
 		return r.withSecrets(s, c, func(header http.Header) (err error) {
@@ -179,9 +195,14 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 		})
 	})
 	if err != nil {
+		r.leave(access.UserID)
 		return err
 	}
-	return r.join(w, req, access.SessionID, backend)
+	r.join(w, req, access, backend, tunnel.Config{
+		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},
+		BackendGone: tunnel.CloseFrame{Code: state.ContainerLost.CloseCode(), Reason: string(state.ContainerLost)},
+	}, tunnel.CloseFrame{Code: drainCode, Reason: drainReason})
+	return nil
 }
 
 // backendPath is the container's path for a client's.
@@ -212,47 +233,24 @@ func credentials(s *state.Session, secret string) http.Header {
 	}
 }
 
-// join answers the client's upgrade and moves bytes until either end is gone.
-func (r *Relay) join(w http.ResponseWriter, req *http.Request, session string, backend tunnel.Peer) error {
-	return r.joinAs(w, req, session, backend, tunnel.Config{
-		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},
-		BackendGone: tunnel.CloseFrame{Code: state.ContainerLost.CloseCode(), Reason: string(state.ContainerLost)},
-	}, tunnel.CloseFrame{Code: drainCode, Reason: drainReason})
-}
-
-// joinAs is join with what either end is told when the other vanishes, and what the client is
-// told when this replica stops.
-func (r *Relay) joinAs(
-	w http.ResponseWriter, req *http.Request, session string, backend tunnel.Peer, cfg tunnel.Config, farewell tunnel.CloseFrame,
-) error {
-	if !r.reserve() {
-		_ = backend.Conn.Close()
-		return refuseDraining()
-	}
+// join answers the upgrade of a client that has a reservation, and has bytes move until either
+// end is gone; it does not wait for that, so that nothing of the request is kept meanwhile.
+// cfg says what either end is told when the other vanishes, farewell what the client is told
+// when this replica stops.
+func (r *Relay) join(
+	w http.ResponseWriter, req *http.Request, access Access, backend tunnel.Peer, cfg tunnel.Config, farewell tunnel.CloseFrame,
+) {
 	client, err := tunnel.Accept(w, req, nil)
 	if err != nil {
-		r.leave(nil)
+		r.leave(access.UserID)
 		_ = backend.Conn.Close()
-		r.log.Debug("client gone before its upgrade", "session", session, "error", err)
-		return nil
+		r.log.Debug("client gone before its upgrade", "session", access.SessionID, "error", err)
+		return
 	}
-	t := tunnel.New(client, backend, cfg)
-	r.track(t, farewell)
-	defer r.leave(t)
-	begun := time.Now()
-	result := t.Run()
-	by := closedByDrain
-	switch result.First {
-	case tunnel.Client:
-		by = closedByClient
-	case tunnel.Backend:
-		by = closedByBackend
-	case tunnel.Neither:
-	}
-	r.metrics.closed.WithLabelValues(by).Inc()
-	r.log.Info("client disconnected", "session", session, "by", by, "after", time.Since(begun).String(),
-		"toBrowser", result.ToBackend.Bytes, "toClient", result.ToClient.Bytes, "error", errorText(result.Err))
-	return nil
+	cfg.Keeper = r.keeper
+	v := &visit{session: access.SessionID, user: access.UserID, farewell: farewell, tunnel: tunnel.New(client, backend, cfg)}
+	r.track(v)
+	v.tunnel.Start(func(result tunnel.Result) { r.ended(v, result) })
 }
 
 func errorText(err error) string {
@@ -262,46 +260,9 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// reserve counts a client that is about to be joined, unless the drain has begun.
-func (r *Relay) reserve() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.drain {
-		return false
-	}
-	r.joining++
-	return true
-}
-
-// track turns a reservation into a tunnel. One whose drain is past its limit by now is told.
-func (r *Relay) track(t *tunnel.Tunnel, farewell tunnel.CloseFrame) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.joining--
-	r.live[t] = farewell
-	if r.cut {
-		t.Close(farewell.Code, farewell.Reason)
-	}
-}
-
-// leave takes a tunnel out of the count, or, with nil, a reservation.
-func (r *Relay) leave(t *tunnel.Tunnel) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t == nil {
-		r.joining--
-	} else {
-		stats := t.Stats()
-		delete(r.live, t)
-		r.past[0] = sum(r.past[0], stats.ToBackend)
-		r.past[1] = sum(r.past[1], stats.ToClient)
-	}
-	r.emptied()
-}
-
 // emptied tells those who wait that no client is left, if so. r.mu is held.
 func (r *Relay) emptied() {
-	if len(r.live)+len(r.guests)+r.joining == 0 && r.empty != nil {
+	if r.countLocked() == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
 	}
@@ -310,6 +271,9 @@ func (r *Relay) emptied() {
 func sum(a, b tunnel.Flow) tunnel.Flow {
 	return tunnel.Flow{Bytes: a.Bytes + b.Bytes, Messages: a.Messages + b.Messages}
 }
+
+// countLocked counts clients, joined or about to be.
+func (r *Relay) countLocked() int { return len(r.live) + len(r.guests) + r.joining }
 
 // Count is the number of clients joined to a browser now.
 func (r *Relay) Count() int {
@@ -323,8 +287,8 @@ func (r *Relay) totals() (n int, toBrowser, toClient tunnel.Flow) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	toBrowser, toClient = r.past[0], r.past[1]
-	for t := range r.live {
-		stats := t.Stats()
+	for v := range r.live {
+		stats := v.tunnel.Stats()
 		toBrowser, toClient = sum(toBrowser, stats.ToBackend), sum(toClient, stats.ToClient)
 	}
 	return len(r.live) + len(r.guests), toBrowser, toClient

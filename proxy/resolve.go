@@ -225,10 +225,11 @@ const (
 	reasonDraining    = "draining"
 	reasonInvalid     = "invalid"
 	reasonUnavailable = "unavailable"
+	reasonFull        = "full"
 )
 
 func refusalReasons() []string {
-	return []string{reasonNotFound, reasonEnded, reasonNotReady, reasonDraining, reasonInvalid, reasonUnavailable}
+	return []string{reasonNotFound, reasonEnded, reasonNotReady, reasonDraining, reasonInvalid, reasonUnavailable, reasonFull}
 }
 
 func refusalReason(r *state.Refusal) string {
@@ -243,6 +244,8 @@ func refusalReason(r *state.Refusal) string {
 		return reasonDraining
 	case errors.Is(r, state.ErrInvalid):
 		return reasonInvalid
+	case errors.Is(r, state.ErrFull):
+		return reasonFull
 	}
 	return reasonUnavailable
 }

@@ -29,7 +29,9 @@ func (r *Relay) moveV1(ctx context.Context, req *http.Request, owner string, acc
 	defer stop()
 	go func() {
 		err := r.cfg.Peers.Tunnel(w, req.Clone(ctx), owner, access)
-		_ = far.Close()
+		if !w.taken {
+			_ = far.Close() // else it is the tunnel's
+		}
 		tunnelled <- err
 	}()
 	back := bufio.NewReader(near)
@@ -63,6 +65,7 @@ func swallowAnswer(r *bufio.Reader) bool {
 type movedWriter struct {
 	conn   net.Conn
 	header http.Header
+	taken  bool
 }
 
 // Header implements http.ResponseWriter.
@@ -78,6 +81,7 @@ func (w *movedWriter) WriteHeader(int) {}
 
 // Hijack implements http.Hijacker.
 func (w *movedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.taken = true
 	return w.conn, bufio.NewReadWriter(bufio.NewReader(w.conn), bufio.NewWriter(w.conn)), nil
 }
 

@@ -17,7 +17,7 @@ import (
 // Peers lets clients through to other replicas.
 type Peers interface {
 	// Tunnel has the replica that is named serve the request, an upgrade for a v1 session whose
-	// container's link it has, and returns when the connection has ended. An error, of
+	// container's link it has. It returns once the client is joined, or later. An error, of
 	// whatever kind, says that nothing was written to w. A client that vanished without a close
 	// frame must look the same to the other replica: its grace is the longer one.
 	Tunnel(w http.ResponseWriter, r *http.Request, owner string, access Access) error
@@ -182,8 +182,8 @@ func (r *Relay) tunnelV1(w http.ResponseWriter, req *http.Request, owner string,
 // joinV1 answers the upgrade and carries the client's messages until its end, from the moment
 // on that its session has a browser.
 func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) error {
-	if !r.reserve() {
-		return refuseDraining()
+	if err := r.reserve(access.UserID); err != nil {
+		return err
 	}
 	up := websocket.Upgrader{
 		ReadBufferSize: 1024, WriteBufferSize: 4096, WriteBufferPool: &r.writers,
@@ -192,7 +192,7 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 	}
 	conn, err := up.Upgrade(w, req, nil)
 	if err != nil {
-		r.leave(nil)
+		r.leave(access.UserID)
 		if _, ok := errors.AsType[websocket.HandshakeError](err); ok {
 			return &state.Refusal{Err: state.ErrInvalid, Message: "this is a WebSocket endpoint: " + err.Error()}
 		}
@@ -226,7 +226,7 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 	if s := <-placed; s != nil {
 		s.detach(c, r.cfg.Links.graceAfter(clean && !c.wasEnded()))
 	}
-	r.unhost(c, clean)
+	r.unhost(c, access.UserID, clean)
 	r.log.Info("client disconnected", "session", access.SessionID, "clean", clean,
 		"after", time.Since(c.opened).String(), "error", errorText(err))
 	return nil
@@ -252,7 +252,7 @@ func (r *Relay) host(c *v1Client) {
 	}
 }
 
-func (r *Relay) unhost(c *v1Client, clean bool) {
+func (r *Relay) unhost(c *v1Client, user string, clean bool) {
 	by := closedByBackend
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -264,6 +264,7 @@ func (r *Relay) unhost(c *v1Client, clean bool) {
 	}
 	r.metrics.closed.WithLabelValues(by).Inc()
 	delete(r.guests, c)
+	r.unseatLocked(user)
 	r.emptied()
 }
 

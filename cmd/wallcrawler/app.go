@@ -220,6 +220,7 @@ func (s *service) run(ctx context.Context) error {
 	start("links", linking, s.links.Run)
 	start("owners", linking, s.owners.Run)
 	start("projector", linking, s.projector.Run)
+	start("relay", life, s.relay.Run)
 	start("controller", leading, s.controller.Run)
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
 

@@ -1,21 +1,46 @@
 package tunnel
 
 import (
-	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
-// bufferSize is large enough that screenshots cost few system calls, small enough that
-// thousands of busy tunnels fit into memory. Idle ones hold none.
-const bufferSize = 32 << 10
+const (
+	// bufferSize is large enough that screenshots cost few system calls, small enough that
+	// thousands of busy tunnels fit into memory. Idle ones hold none.
+	bufferSize = 32 << 10
+	// smallSize is what a connection that cannot be waited for without a buffer (TLS) holds
+	// while it is idle.
+	smallSize = 512
+)
 
 type buffer [bufferSize]byte
 
 // buffers is shared by all tunnels of the process. It holds no state, only spare memory.
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// release gives a buffer back. Nil is none.
+func release(buf *buffer) {
+	if buf != nil {
+		buffers.Put(buf)
+	}
+}
+
+// rawConn is the connection below conn, if the kernel alone stands between us and its bytes.
+func rawConn(conn net.Conn) syscall.RawConn {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
 
 // source reads a connection without holding a buffer while there is nothing to read.
 type source struct {
@@ -23,49 +48,39 @@ type source struct {
 	raw  syscall.RawConn // nil: conn is not a plain TCP connection
 
 	// owned by the caller of next
-	try func(fd uintptr) bool // made once, so that waiting allocates nothing
-	buf *buffer
-	n   int
-	err error
+	try   func(fd uintptr) bool // made once, so that waiting allocates nothing
+	small []byte                // without raw only
+	large bool                  // without raw: the last read has filled its buffer
+	buf   *buffer
+	n     int
+	err   error
 }
 
-func newSource(conn net.Conn) *source {
-	s := &source{conn: conn}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			s.raw, s.try = raw, s.tryRead
-		}
+func (s *source) init(conn net.Conn) {
+	s.conn, s.raw = conn, rawConn(conn)
+	if s.raw != nil {
+		s.try = s.tryRead
 	}
-	return s
 }
 
-// next waits for bytes and returns them in a buffer, which the caller owns and gives to
-// release. With an error, io.EOF included, there is none.
-func (s *source) next() (*buffer, int, error) {
+// next waits for bytes and returns them. They are good until the caller has given buf, which
+// may be nil, to release. With an error, io.EOF included, there are none.
+func (s *source) next() (p []byte, buf *buffer, err error) {
 	if s.raw == nil {
-		buf := buffers.Get().(*buffer)
-		n, err := s.conn.Read(buf[:])
-		if n > 0 {
-			return buf, n, nil // an error comes again with the next call
-		}
-		release(buf)
-		if err == nil {
-			return s.next()
-		}
-		return nil, 0, err
+		return s.nextWrapped()
 	}
-	err := s.raw.Read(s.try)
+	err = s.raw.Read(s.try)
 	buf, n, tried := s.buf, s.n, s.err
 	s.buf, s.n, s.err = nil, 0, nil
 	switch {
 	case n > 0:
-		return buf, n, nil
+		return buf[:n], buf, nil
 	case err != nil:
-		return nil, 0, err
+		return nil, nil, err
 	case tried != nil:
-		return nil, 0, tried
+		return nil, nil, tried
 	default:
-		return nil, 0, io.EOF
+		return nil, nil, io.EOF
 	}
 }
 
@@ -73,25 +88,112 @@ func (s *source) next() (*buffer, int, error) {
 func (s *source) tryRead(fd uintptr) bool {
 	buf := buffers.Get().(*buffer)
 	for {
-		n, err := syscall.Read(int(fd), buf[:])
+		n, errno := rawRead(fd, buf[:])
 		switch {
 		case n > 0:
 			s.buf, s.n = buf, n
 			return true
-		case errors.Is(err, syscall.EINTR):
+		case errno == syscall.EINTR:
 			continue
-		case errors.Is(err, syscall.EAGAIN):
+		case errno == syscall.EAGAIN:
 			release(buf)
 			return false
 		default:
 			release(buf)
-			if err != nil {
-				s.err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: err}
+			if errno != 0 {
+				s.err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
 			}
 			return true
 		}
 	}
 }
 
-// release gives a buffer back.
-func release(buf *buffer) { buffers.Put(buf) }
+// nextWrapped is next for connections that have to be read to be waited for: a small buffer
+// while little comes, a large one while much does.
+func (s *source) nextWrapped() ([]byte, *buffer, error) {
+	for {
+		var buf *buffer
+		p := s.small
+		if s.large {
+			buf = buffers.Get().(*buffer)
+			p = buf[:]
+		} else if p == nil {
+			p = make([]byte, smallSize)
+			s.small = p
+		}
+		n, err := s.conn.Read(p)
+		s.large = n == len(p)
+		if n > 0 {
+			return p[:n], buf, nil // an error comes again with the next call
+		}
+		release(buf)
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// sink writes a connection, and shows whether it has to wait for its peer.
+type sink struct {
+	conn net.Conn
+	raw  syscall.RawConn // nil: conn is not a plain TCP connection
+
+	blocked atomic.Bool // the peer takes nothing at the moment
+
+	// owned by the caller of write
+	try func(fd uintptr) bool // made once
+	p   []byte                // what is still to be written
+	err error
+}
+
+func (s *sink) init(conn net.Conn) {
+	s.conn, s.raw = conn, rawConn(conn)
+	if s.raw != nil {
+		s.try = s.tryWrite
+	}
+}
+
+// write writes all of p, or tells how much of it.
+func (s *sink) write(p []byte) (n int, err error) {
+	if s.raw == nil {
+		s.blocked.Store(true)
+		n, err = s.conn.Write(p)
+		s.blocked.Store(false)
+		return n, err
+	}
+	s.p = p
+	err = s.raw.Write(s.try)
+	n, tried := len(p)-len(s.p), s.err
+	s.p, s.err = nil, nil
+	if s.blocked.Load() {
+		s.blocked.Store(false)
+	}
+	switch {
+	case n == len(p):
+		return n, nil
+	case tried != nil:
+		return n, tried
+	case err == nil:
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// tryWrite writes what is taken. It tells false if the poller must wait.
+func (s *sink) tryWrite(fd uintptr) bool {
+	for len(s.p) > 0 {
+		n, errno := rawWrite(fd, s.p)
+		switch {
+		case n > 0:
+			s.p = s.p[n:]
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			s.blocked.Store(true)
+			return false
+		default:
+			s.err = &net.OpError{Op: "write", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
+			return true
+		}
+	}
+	return true
+}

@@ -94,7 +94,7 @@ func TestABackendThatTakesNothingAnyMoreIsToldToTheClient(t *testing.T) {
 	client, inClient := tcpPair(t)
 	_, inBackend := tcpPair(t)
 	tun := tunnel.New(tunnel.Peer{Conn: inClient}, tunnel.Peer{Conn: deaf{inBackend}},
-		tunnel.Config{BackendGone: tunnel.CloseFrame{Code: 1011, Reason: "container_lost"}})
+		tunnel.Config{BackendGone: tunnel.CloseFrame{Code: 1011, Reason: "container_lost"}, Keeper: keeperOf(t)})
 	done := make(chan tunnel.Result, 1)
 	go func() { done <- tun.Run() }()
 	write(t, client, frame(1, true, true, []byte("hi")))

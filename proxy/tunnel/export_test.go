@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"io"
+	"runtime"
 )
 
 // AcceptKeyForTest is the answer to a handshake's key.
@@ -30,3 +31,12 @@ func ReadAnswerForTest(answer []byte, key string) ([]byte, error) {
 type oneByte struct{ io.Reader }
 
 func (r oneByte) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(1, len(p))]) }
+
+// ReadyForTest tells whether Run has begun.
+func (k *Keeper) ReadyForTest() bool { return k.looks.Load() > 0 }
+
+// LooksForTest counts how often all tunnels were looked at.
+func (k *Keeper) LooksForTest() uint64 { return k.looks.Load() }
+
+// ParksForTest tells whether idle directions are parked here.
+const ParksForTest = runtime.GOOS == "linux"

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// flow is one direction of a tunnel. One goroutine runs it; that alone reads src and writes dst.
+// flow is one direction of a tunnel. While bytes move, one goroutine runs it, which alone
+// reads src and writes dst. While none do, it may be parked: it has no goroutine then.
 type flow struct {
 	// set once in New
 	tunnel *Tunnel
@@ -17,29 +18,47 @@ type flow struct {
 	from   Side
 	src    net.Conn
 	dst    net.Conn
-	gone   func() CloseFrame // told to dst when src vanishes
 
 	bytes    atomic.Uint64
 	messages atomic.Uint64
-	broken   atomic.Bool // src can no longer be written to: told by the other direction
+	broken   atomic.Bool   // src can no longer be written to: told by the other direction
+	wishes   atomic.Uint32 // what the keeper asks of the goroutine
+	sink     sink          // its blocked is for all
 
-	// owned by run
-	early  []byte
-	source *source
-	frames scanner
+	// guarded by tunnel.mu
+	phase flowPhase
+	armed bool // the parking place knows src
+
+	// owned by whoever runs the flow
+	early   []byte
+	source  source
+	frames  scanner
+	splicer *splicer
+
+	watch watch // the keeper's
 }
 
-func newFlow(t *Tunnel, from Side, src Peer, dst net.Conn, gone func() CloseFrame) *flow {
-	return &flow{
-		tunnel: t,
-		from:   from,
-		src:    src.Conn,
-		dst:    dst,
-		gone:   gone,
-		early:  src.Early,
-		source: newSource(src.Conn),
-		frames: scanner{masked: from == Client},
-	}
+// flowPhase is where a flow stands.
+type flowPhase uint8
+
+const (
+	waiting flowPhase = iota // not begun
+	running                  // has a goroutine
+	parked                   // has none; the parking place watches src
+	over
+)
+
+// wishes of the keeper, as bits.
+const (
+	wishPark uint32 = 1 << iota // give the goroutine up until there is something to read
+	wishPing                    // put a ping in
+)
+
+func (f *flow) init(t *Tunnel, from Side, src Peer, dst net.Conn) {
+	f.tunnel, f.from, f.src, f.dst, f.early = t, from, src.Conn, dst, src.Early
+	f.source.init(src.Conn)
+	f.sink.init(dst)
+	f.frames.masked = from == Client
 }
 
 func (f *flow) count() Flow {
@@ -54,10 +73,29 @@ func (f *flow) to() Side {
 	return Client
 }
 
+// gone is what dst is told when src vanishes.
+func (f *flow) gone() CloseFrame {
+	cfg := &f.tunnel.cfg
+	switch {
+	case f.from == Client:
+		return cfg.ClientGone
+	case cfg.WhyBackendGone != nil:
+		return cfg.WhyBackendGone()
+	}
+	return cfg.BackendGone
+}
+
+// errParked says that a flow has given its goroutine up.
+var errParked = errors.New("parked")
+
 // run moves bytes until src ends, dst fails, a limit has passed or the tunnel is closed, and
-// then sees to the end of this direction. All that follows the end is bounded.
-func (f *flow) run() {
+// then sees to the end of this direction. All that follows the end is bounded. It tells
+// whether it has ended; otherwise it is parked.
+func (f *flow) run() (ended bool) {
 	readErr, writeErr := f.pump()
+	if readErr == errParked { //nolint:errorlint // it is never wrapped
+		return false
+	}
 	closing := f.tunnel.closeFrame()
 	timeout := errors.Is(readErr, os.ErrDeadlineExceeded)
 	switch {
@@ -76,7 +114,7 @@ func (f *flow) run() {
 		f.discard()
 	case timeout && !f.broken.Load():
 		// The other direction ended and this one has had its time.
-		closeWrite(f.dst)
+		f.closeWrite()
 	default:
 		if errors.Is(readErr, io.EOF) {
 			readErr = nil
@@ -86,12 +124,14 @@ func (f *flow) run() {
 		if f.frames.open() {
 			f.tell(f.gone())
 		} else {
-			closeWrite(f.dst)
+			f.closeWrite()
 		}
 	}
+	return true
 }
 
-// pump moves bytes until one end fails: exactly one of the errors is not nil.
+// pump moves bytes until one end fails, or the flow is parked: exactly one of the errors is
+// not nil.
 func (f *flow) pump() (readErr, writeErr error) {
 	if len(f.early) > 0 {
 		early := f.early
@@ -101,30 +141,77 @@ func (f *flow) pump() (readErr, writeErr error) {
 		}
 	}
 	for {
-		buf, n, err := f.source.next()
+		if f.wishes.Load() != 0 {
+			if parked, err := f.grant(); parked {
+				return errParked, nil
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		p, buf, err := f.source.next()
 		if err != nil {
+			if f.wishes.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+				continue // it was the keeper who called
+			}
 			return err, nil
 		}
-		err = f.move(buf[:n])
+		err = f.move(p)
 		release(buf)
 		if err != nil {
 			return nil, err
 		}
+		if f.frames.left >= spliceMin && !f.frames.malformed {
+			if moved, readErr, writeErr := f.splice(); moved && (readErr != nil || writeErr != nil) {
+				if f.wishes.Load() != 0 && errors.Is(readErr, os.ErrDeadlineExceeded) {
+					continue
+				}
+				return readErr, writeErr
+			}
+		}
 	}
+}
+
+// grant does what the keeper wishes.
+func (f *flow) grant() (parked bool, writeErr error) {
+	wishes := f.wishes.Swap(0)
+	wantsPing := wishes&wishPing != 0
+	parked, ending := f.tunnel.answer(f, !wantsPing)
+	if wantsPing && !ending && f.frames.open() {
+		_, writeErr = f.sink.write(ping[:])
+	}
+	return parked, writeErr
 }
 
 // move writes p to dst and takes note of what was written.
 func (f *flow) move(p []byte) error {
-	n, err := f.dst.Write(p)
+	n, err := f.sink.write(p)
 	closed := f.frames.close != nil
 	f.frames.scan(p[:n])
-	f.bytes.Add(uint64(n))
-	f.messages.Store(f.frames.messages)
-	f.tunnel.active.Store(int64(time.Since(f.tunnel.started)))
+	f.note(n)
 	if !closed && f.frames.close != nil {
 		f.closed()
 	}
 	return err
+}
+
+// passed takes note of n bytes of payload that were written without coming here.
+func (f *flow) passed(n int) {
+	if n > 0 {
+		f.frames.skip(uint64(n))
+		f.note(n)
+	}
+}
+
+// note counts what has passed.
+func (f *flow) note(n int) {
+	f.bytes.Add(uint64(n))
+	if m := f.frames.messages; m != f.messages.Load() {
+		f.messages.Store(m)
+	}
+	if f.frames.lively {
+		f.frames.lively = false
+		f.tunnel.active.Store(int64(time.Since(f.tunnel.started)))
+	}
 }
 
 // closed is called once a close frame has passed: whose comes first has ended the tunnel. When both sides have sent theirs, there is
@@ -146,16 +233,16 @@ func (f *flow) closed() {
 func (f *flow) tell(c CloseFrame) {
 	if c.Code != 0 && f.frames.open() {
 		_ = f.dst.SetWriteDeadline(time.Now().Add(closeTimeout))
-		_, _ = f.dst.Write(encodeClose(c, f.to() == Backend))
+		_, _ = f.sink.write(encodeClose(c, f.to() == Backend))
 	}
-	closeWrite(f.dst)
+	f.closeWrite()
 }
 
 // discard reads src to its end, for a bounded time.
 func (f *flow) discard() {
 	_ = f.src.SetReadDeadline(time.Now().Add(closeTimeout))
 	for {
-		buf, _, err := f.source.next()
+		_, buf, err := f.source.next()
 		if err != nil {
 			return
 		}
@@ -163,10 +250,13 @@ func (f *flow) discard() {
 	}
 }
 
-// closeWrite ends the stream towards conn's peer, who may still send. A connection that
-// cannot do so is closed at the end of the tunnel.
-func closeWrite(conn net.Conn) {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+// closeWrite ends the stream towards dst's peer, who may still send. A connection that cannot
+// do so is closed at the end of the tunnel, and so are both if the other direction is over.
+func (f *flow) closeWrite() {
+	if f.tunnel.isLast(f) {
+		return
+	}
+	if half, ok := f.dst.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
 }

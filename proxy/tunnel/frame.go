@@ -12,6 +12,7 @@ const (
 	opContinuation = 0x0
 	opBinary       = 0x2
 	opClose        = 0x8
+	opPing         = 0x9
 	opPong         = 0xA
 
 	maxHeader  = 14  // 2 + 8 for the length + 4 for the mask
@@ -29,6 +30,7 @@ type scanner struct {
 
 	messages uint64      // data messages that have ended
 	close    *CloseFrame // the first close frame that has ended
+	lively   bool        // something else than pings and pongs has passed; whoever reads it takes it back
 
 	malformed bool
 	header    [maxHeader]byte
@@ -38,12 +40,12 @@ type scanner struct {
 	opcode    byte
 	fin       bool
 	mask      [4]byte
-	control   [maxControl]byte // payload of a close frame
-	captured  int
+	control   []byte // payload of a close frame
 }
 
 // scan takes the next bytes of the stream.
 func (s *scanner) scan(p []byte) {
+	s.lively = s.lively || s.malformed
 	for len(p) > 0 && !s.malformed {
 		if !s.inPayload {
 			p = s.scanHeader(p)
@@ -51,13 +53,18 @@ func (s *scanner) scan(p []byte) {
 		}
 		n := int(min(uint64(len(p)), s.left))
 		if s.opcode == opClose {
-			s.captured += copy(s.control[s.captured:], p[:n])
+			s.control = append(s.control, p[:n]...)
 		}
-		s.left -= uint64(n)
+		s.skip(uint64(n))
 		p = p[n:]
-		if s.left == 0 {
-			s.endFrame()
-		}
+	}
+}
+
+// skip takes n bytes of payload, of which there are as many to come, for seen.
+func (s *scanner) skip(n uint64) {
+	s.lively = s.lively || s.opcode != opPing && s.opcode != opPong
+	if s.left -= n; s.left == 0 {
+		s.endFrame()
 	}
 }
 
@@ -124,9 +131,9 @@ func (s *scanner) beginFrame() {
 		s.malformed = true
 		return
 	}
-	s.have, s.captured, s.inPayload = 0, 0, true
+	s.have, s.inPayload = 0, true
 	if s.left == 0 {
-		s.endFrame()
+		s.skip(0)
 	}
 }
 
@@ -143,7 +150,8 @@ func (s *scanner) endFrame() {
 
 // readClose reads the payload of a close frame.
 func (s *scanner) readClose() *CloseFrame {
-	payload := s.control[:s.captured]
+	payload := s.control
+	s.control = nil
 	for i := range payload {
 		payload[i] ^= s.mask[i%4]
 	}
@@ -162,6 +170,10 @@ func (s *scanner) readClose() *CloseFrame {
 func (s *scanner) open() bool {
 	return !s.malformed && !s.inPayload && s.have == 0 && s.close == nil
 }
+
+// ping is a frame that asks the client for a sign of life. It has no payload, so that its pong
+// cannot be taken for the answer to anybody else's.
+var ping = [...]byte{0x80 | opPing, 0}
 
 // encodeClose makes a close frame, masked if it goes to a server.
 func encodeClose(c CloseFrame, masked bool) []byte {

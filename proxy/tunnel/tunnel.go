@@ -21,6 +21,19 @@ const (
 	drainTimeout = 5 * time.Second
 	// closeTimeout bounds writing a close frame of ours, and then waiting for the peer's end.
 	closeTimeout = time.Second
+
+	// Peers that went away without a word are found by keep-alive probes while nothing is
+	// under way to them, and by the time that bytes remain unanswered while something is.
+	keepAliveIdle     = 15 * time.Second
+	keepAliveInterval = 5 * time.Second
+	keepAliveCount    = 3
+	goneTimeout       = 30 * time.Second
+)
+
+// What a client that takes nothing any more is told, should it ever look.
+const (
+	stalledCode   = 1013
+	stalledReason = "client too far behind"
 )
 
 // Peer is one end of a tunnel: a connection whose WebSocket handshake is done.
@@ -39,7 +52,8 @@ type CloseFrame struct {
 	Reason string
 }
 
-// Config says what one side is told when the other vanishes without a close frame.
+// Config says what one side is told when the other vanishes without a close frame, and who
+// looks after the tunnel meanwhile.
 type Config struct {
 	ClientGone  CloseFrame // told to the backend
 	BackendGone CloseFrame // told to the client
@@ -47,6 +61,8 @@ type Config struct {
 	// WhyBackendGone, if set, is asked in the place of BackendGone, once the backend has
 	// vanished. It may take a moment, a second at most, to find out.
 	WhyBackendGone func() CloseFrame
+
+	Keeper *Keeper // nil: nobody; nothing is parked, no pings, no limit for stalled clients
 }
 
 // Side names an end of a tunnel.
@@ -66,8 +82,9 @@ type Flow struct {
 
 // Stats is what a tunnel has moved so far.
 type Stats struct {
+	Opened              time.Time
 	ToBackend, ToClient Flow
-	LastActivity        time.Time // when bytes last moved either way; the start, before any did
+	LastActivity        time.Time // when anything but pings and pongs last passed; Opened, before any did
 }
 
 // Result is how a tunnel ended.
@@ -77,55 +94,132 @@ type Result struct {
 	FromBackend *CloseFrame // the close frame that the backend sent; nil: none
 	First       Side        // whose close frame, end or failure came first
 	Err         error       // its failure, if it was one
+	Stalled     bool        // it was closed because the client took nothing any more
 }
 
 // Tunnel is two joined peers. It owns their connections from New on.
 type Tunnel struct {
 	// set once in New
-	toBackend, toClient *flow
-
+	cfg     Config
 	started time.Time
-	active  atomic.Int64 // time of the last movement, as a duration since started
+	done    func(Result) // set once in Start
 
-	mu      sync.Mutex // guards the following, and the setting of deadlines
+	active atomic.Int64 // time of the last movement, as a duration since started
+
+	toBackend, toClient flow
+
+	at int // the keeper's: where it is in its list
+
+	mu      sync.Mutex // guards the following, the flows' phases, and the setting of deadlines
 	closing *CloseFrame
 	closes  int  // close frames that have passed
+	bounded bool // deadlines mean limits: no wish moves them
+	stalled bool
 	ended   bool // first and err are settled
 	first   Side
 	err     error
 }
 
-// New joins client and backend. Nothing moves before Run.
+// New joins client and backend. Nothing moves before Start or Run.
 func New(client, backend Peer, cfg Config) *Tunnel {
-	t := &Tunnel{started: time.Now()}
-	if cfg.WhyBackendGone == nil {
-		cfg.WhyBackendGone = func() CloseFrame { return cfg.BackendGone }
-	}
-	t.toBackend = newFlow(t, Client, client, backend.Conn, func() CloseFrame { return cfg.ClientGone })
-	t.toClient = newFlow(t, Backend, backend, client.Conn, cfg.WhyBackendGone)
-	t.toBackend.back, t.toClient.back = t.toClient, t.toBackend
+	t := &Tunnel{started: time.Now(), cfg: cfg}
+	t.toBackend.init(t, Client, client, backend.Conn)
+	t.toClient.init(t, Backend, backend, client.Conn)
+	t.toBackend.back, t.toClient.back = &t.toClient, &t.toBackend
 	return t
 }
 
-// Run moves bytes until both directions have ended, then closes both connections. It leaves
-// no goroutine behind. It must be called exactly once.
+// Run is Start, and returns when the tunnel has ended.
 func (t *Tunnel) Run() Result {
-	keepAlive(t.toBackend.src)
-	keepAlive(t.toClient.src)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		t.guard(t.toClient)
-	}()
-	t.guard(t.toBackend)
-	<-done
-	t.abort()
-	return Result{
-		Stats:       t.Stats(),
-		FromClient:  t.toBackend.frames.close,
-		FromBackend: t.toClient.frames.close,
-		First:       t.first,
-		Err:         t.err,
+	result := make(chan Result, 1)
+	t.Start(func(r Result) { result <- r })
+	return <-result
+}
+
+// Start moves bytes until both directions have ended, then closes both connections and calls
+// done, from another goroutine: that is the tunnel's last one. It must be called once.
+func (t *Tunnel) Start(done func(Result)) {
+	t.done = done
+	timeout := goneTimeout
+	if t.cfg.Keeper != nil {
+		timeout = max(timeout, t.cfg.Keeper.cfg.Stall+5*time.Second)
+	}
+	tune(t.toBackend.src, Client, timeout)
+	tune(t.toClient.src, Backend, goneTimeout)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.flows() {
+		// One that nothing is known to be there for needs no goroutine yet.
+		if t.closing != nil || len(f.early) > 0 || !t.parkLocked(f) {
+			t.goLocked(f)
+		}
+	}
+	if t.cfg.Keeper != nil {
+		t.cfg.Keeper.add(t)
+	}
+}
+
+// flows are both directions, the client's first: what it is told at the end must not be
+// overtaken by the backend's answer.
+func (t *Tunnel) flows() [2]*flow { return [2]*flow{&t.toClient, &t.toBackend} }
+
+// goLocked gives a flow that has none a goroutine. The tunnel's end waits for it.
+func (t *Tunnel) goLocked(f *flow) {
+	if f.phase == waiting || f.phase == parked {
+		f.phase = running
+		go t.guard(f)
+	}
+}
+
+// parkLocked hands a flow over to the parking place, if it can.
+func (t *Tunnel) parkLocked(f *flow) bool {
+	k := t.cfg.Keeper
+	if k == nil || f.source.raw == nil || t.closing != nil || t.bounded {
+		return false
+	}
+	before := f.phase
+	f.phase = parked
+	if !k.parking.watch(f) {
+		f.phase = before
+		return false
+	}
+	return true
+}
+
+// answer is called by the goroutine of f when the keeper has called it. It tells whether the
+// flow is parked now: then the goroutine must not touch it any more. A tunnel that is ending
+// grants nothing.
+func (t *Tunnel) answer(f *flow, park bool) (isParked, ending bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing != nil || t.bounded {
+		return false, true
+	}
+	_ = f.src.SetReadDeadline(time.Time{})
+	return park && t.parkLocked(f), false
+}
+
+// call has a flow look at a wish.
+func (t *Tunnel) call(f *flow, wish uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing != nil || t.bounded || f.phase == over || f.phase == waiting {
+		return
+	}
+	f.wishes.Or(wish)
+	if f.phase == parked {
+		t.goLocked(f)
+		return
+	}
+	_ = f.src.SetReadDeadline(time.Unix(1, 0))
+}
+
+// wake gives a parked flow its goroutine back.
+func (t *Tunnel) wake(f *flow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.phase == parked {
+		t.goLocked(f)
 	}
 }
 
@@ -136,23 +230,41 @@ func (t *Tunnel) Run() Result {
 func (t *Tunnel) Close(code int, reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closeLocked(code, reason)
+}
+
+func (t *Tunnel) closeLocked(code int, reason string) {
 	if t.closing != nil {
 		return
 	}
 	t.closing = &CloseFrame{Code: code, Reason: reason}
 	// The goroutine of each direction is the only writer to its destination, so it is woken
 	// to write the frame itself: it alone knows whether it stands between frames.
-	// The client's comes first: the backend's answer to its own must not overtake it.
 	now := time.Now()
-	for _, f := range []*flow{t.toClient, t.toBackend} {
+	for _, f := range t.flows() {
 		_ = f.src.SetReadDeadline(now)
 		_ = f.dst.SetWriteDeadline(now.Add(closeTimeout))
+		if f.phase == parked {
+			t.goLocked(f)
+		}
 	}
+}
+
+// stall closes the tunnel because the client takes nothing any more.
+func (t *Tunnel) stall() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing != nil || t.ended {
+		return
+	}
+	t.stalled = true
+	t.closeLocked(stalledCode, stalledReason)
 }
 
 // Stats gives the counts so far. It may be called at any time.
 func (t *Tunnel) Stats() Stats {
 	return Stats{
+		Opened:       t.started,
 		ToBackend:    t.toBackend.count(),
 		ToClient:     t.toClient.count(),
 		LastActivity: t.started.Add(time.Duration(t.active.Load())),
@@ -161,19 +273,64 @@ func (t *Tunnel) Stats() Stats {
 
 // guard runs one direction, and turns a panic in it into the end of this tunnel alone.
 func (t *Tunnel) guard(f *flow) {
+	ended := true
 	defer func() {
 		if p := recover(); p != nil {
 			t.end(Neither, fmt.Errorf("moving bytes from the %s: panic: %v", f.from, p))
 			t.abort()
+			ended = true
+		}
+		if ended {
+			t.leave(f)
 		}
 	}()
-	f.run()
+	ended = f.run()
+}
+
+// leave is the end of a direction. The second one ends the tunnel.
+func (t *Tunnel) leave(f *flow) {
+	t.mu.Lock()
+	f.phase = over
+	last := t.toBackend.phase == over && t.toClient.phase == over
+	t.mu.Unlock()
+	if !last {
+		return
+	}
+	t.abort()
+	if t.cfg.Keeper != nil {
+		t.cfg.Keeper.remove(t)
+	}
+	t.done(Result{
+		Stats:       t.Stats(),
+		FromClient:  t.toBackend.frames.close,
+		FromBackend: t.toClient.frames.close,
+		First:       t.first,
+		Err:         t.err,
+		Stalled:     t.stalled,
+	})
+}
+
+// isLast tells whether the other direction is over.
+func (t *Tunnel) isLast(f *flow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return f.back.phase == over
 }
 
 // abort closes both connections at once.
 func (t *Tunnel) abort() {
-	_ = t.toBackend.src.Close()
-	_ = t.toClient.src.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.flows() {
+		if f.armed {
+			t.cfg.Keeper.parking.forget(f)
+			f.armed = false
+		}
+		_ = f.src.Close()
+		if f.phase == parked {
+			t.goLocked(f) // it finds its connection closed
+		}
+	}
 }
 
 // end records the first end of the tunnel; later ones follow from it.
@@ -198,19 +355,21 @@ func (t *Tunnel) closeFrame() *CloseFrame {
 func (t *Tunnel) bound(f *flow, d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing != nil {
-		return
+	t.bounded = true
+	if t.closing == nil && f.phase != over {
+		until := time.Now().Add(d)
+		_ = f.src.SetReadDeadline(until)
+		_ = f.dst.SetWriteDeadline(until)
+		if f.phase == parked {
+			t.goLocked(f)
+		}
 	}
-	until := time.Now().Add(d)
-	_ = f.src.SetReadDeadline(until)
-	_ = f.dst.SetWriteDeadline(until)
 }
 
-// keepAlive finds peers that went away without a word: within about 30 s.
-func keepAlive(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-		})
+// under is the connection that conn wraps, if it does.
+func under(conn net.Conn) net.Conn {
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return wrapped.NetConn()
 	}
+	return conn
 }

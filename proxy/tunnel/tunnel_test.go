@@ -31,6 +31,9 @@ func start(t *testing.T, cfg tunnel.Config, earlyClient, earlyBackend []byte) *e
 	t.Helper()
 	client, inClient := tcpPair(t)
 	backend, inBackend := tcpPair(t)
+	if cfg.Keeper == nil {
+		cfg.Keeper = keeperOf(t)
+	}
 	e := &ends{
 		client:  client,
 		backend: backend,
@@ -201,6 +204,27 @@ func expect(t *testing.T, conn net.Conn, parts ...[]byte) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Fatalf("got %x, want %x", got, want)
+	}
+}
+
+// expectInto fills got.
+func expectInto(t *testing.T, conn net.Conn, got []byte) {
+	t.Helper()
+	if _, err := io.ReadFull(conn, got); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readPast reads past empty frames with an opcode, and returns the two bytes that begin
+// another.
+func readPast(t *testing.T, conn net.Conn, opcode byte) []byte {
+	t.Helper()
+	for {
+		head := make([]byte, 2)
+		expectInto(t, conn, head)
+		if head[0]&0x0f != opcode {
+			return head
+		}
 	}
 }
 
@@ -384,7 +408,7 @@ func TestFiftyMegabytesBothWays(t *testing.T) {
 func TestConnectionsThatAreNotTCPWorkToo(t *testing.T) {
 	client, inClient := net.Pipe()
 	backend, inBackend := net.Pipe()
-	tun := tunnel.New(tunnel.Peer{Conn: inClient}, tunnel.Peer{Conn: inBackend}, tunnel.Config{})
+	tun := tunnel.New(tunnel.Peer{Conn: inClient}, tunnel.Peer{Conn: inBackend}, tunnel.Config{Keeper: keeperOf(t)})
 	done := make(chan tunnel.Result, 1)
 	go func() { done <- tun.Run() }()
 	hi := frame(1, true, true, []byte("hi"))
@@ -401,7 +425,7 @@ func TestConnectionsThatAreNotTCPWorkToo(t *testing.T) {
 func TestAPanicEndsThatTunnelAlone(t *testing.T) {
 	_, inClient := tcpPair(t)
 	_, inBackend := tcpPair(t)
-	tun := tunnel.New(tunnel.Peer{Conn: panicky{inClient}}, tunnel.Peer{Conn: inBackend}, tunnel.Config{})
+	tun := tunnel.New(tunnel.Peer{Conn: panicky{inClient}}, tunnel.Peer{Conn: inBackend}, tunnel.Config{Keeper: keeperOf(t)})
 	if r := tun.Run(); r.Err == nil || !strings.Contains(r.Err.Error(), "planted") {
 		t.Errorf("ended with %v, want the panic", r.Err)
 	}
@@ -413,9 +437,10 @@ type panicky struct{ net.Conn }
 func (panicky) Read([]byte) (int, error) { panic("planted") }
 
 func TestNothingIsLeftBehind(t *testing.T) {
+	k := keeperOf(t)
 	churn := func() {
 		for range 20 {
-			e := start(t, tunnel.Config{BackendGone: tunnel.CloseFrame{Code: 1011}}, nil, nil)
+			e := start(t, tunnel.Config{BackendGone: tunnel.CloseFrame{Code: 1011}, Keeper: k}, nil, nil)
 			_ = e.backend.Close()
 			_, _ = io.ReadAll(e.client)
 			_ = e.client.Close()

@@ -1,0 +1,56 @@
+package tunnel
+
+import (
+	"net"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// rawRead and rawWrite are read(2) and write(2) for sockets that never block, for which the
+// scheduler need not be told.
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.SYS_READ, fd, p) }
+
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.SYS_WRITE, fd, p) }
+
+// rawIO returns a count above zero, or zero: with an errno a failure, without one the end.
+// p is not empty.
+func rawIO(call, fd uintptr, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+// Linux's names that package syscall does not know.
+const (
+	tcpUserTimeout  = 18
+	tcpNotSentLowat = 25
+)
+
+// notSent is how many bytes of one client may wait in the kernel before they are on their way.
+const notSent = 128 << 10
+
+// tune has the kernel find a peer that went away without a word: within 25 s if nothing is
+// under way, within userTimeout if something is. What waits for a client is bounded.
+func tune(conn net.Conn, side Side, userTimeout time.Duration) {
+	raw := rawConn(under(conn))
+	if raw == nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		set := func(level, name, value int) {
+			v := int32(value)
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
+		}
+		set(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
+		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
+		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, keepAliveCount)
+		set(syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout/time.Millisecond))
+		if side == Client {
+			set(syscall.IPPROTO_TCP, tcpNotSentLowat, notSent)
+		}
+	})
+}

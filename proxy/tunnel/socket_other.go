@@ -1,0 +1,31 @@
+//go:build !linux
+
+package tunnel
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+)
+
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.Read(int(fd), p)) }
+
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.Write(int(fd), p)) }
+
+func rawIO(n int, err error) (int, syscall.Errno) {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return 0, errno
+	}
+	return n, 0
+}
+
+// tune finds a peer that went away without a word, if nothing is under way to it.
+func tune(conn net.Conn, _ Side, _ time.Duration) {
+	if tcp, ok := under(conn).(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+			Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
+		})
+	}
+}

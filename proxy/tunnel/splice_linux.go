@@ -1,0 +1,177 @@
+package tunnel
+
+import (
+	"io"
+	"net"
+	"sync"
+	"syscall"
+)
+
+const (
+	// spliceMin is the least remainder of a frame that is moved inside the kernel: below it the
+	// pipe costs more than the copies that it saves.
+	spliceMin = 256 << 10
+	// pipeSize is how much of one tunnel a pipe holds at most.
+	pipeSize = 256 << 10
+	// maxPipes is how many empty pipes are kept for the next large frame.
+	maxPipes = 16
+
+	spliceFlags = 1 | 2 // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+)
+
+// pipe is two file descriptors that hold bytes on their way through the kernel. It is held
+// only while there are any.
+type pipe struct{ r, w int }
+
+func (p pipe) close() {
+	_ = syscall.Close(p.r)
+	_ = syscall.Close(p.w)
+}
+
+// pipes are empty ones, shared by all tunnels of the process.
+var pipes struct {
+	mu   sync.Mutex
+	free []pipe
+}
+
+func takePipe() (pipe, error) {
+	pipes.mu.Lock()
+	if n := len(pipes.free); n > 0 {
+		p := pipes.free[n-1]
+		pipes.free = pipes.free[:n-1]
+		pipes.mu.Unlock()
+		return p, nil
+	}
+	pipes.mu.Unlock()
+	var fds [2]int
+	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return pipe{}, err
+	}
+	const setPipeSize = 1031
+	_, _, _ = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, pipeSize) // a smaller one will do
+	return pipe{fds[0], fds[1]}, nil
+}
+
+func givePipe(p pipe) {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	if len(pipes.free) < maxPipes {
+		pipes.free = append(pipes.free, p)
+		return
+	}
+	p.close()
+}
+
+// splicer moves bytes from one socket to another without them ever coming here. Its fields
+// are owned by the flow's goroutine.
+type splicer struct {
+	pipe  pipe
+	held  bool // pipe is ours
+	want  uint64
+	n     int
+	errno syscall.Errno
+
+	tryIn, tryOut func(fd uintptr) bool // made once
+}
+
+// splice moves the rest of a large frame. moved is false if that was not possible at all, and
+// nothing was lost; exactly one of the errors may be set otherwise.
+func (f *flow) splice() (moved bool, readErr, writeErr error) {
+	if f.source.raw == nil || f.sink.raw == nil {
+		return false, nil, nil
+	}
+	if f.splicer == nil {
+		f.splicer = &splicer{}
+		f.splicer.tryIn = f.splicer.in
+		f.splicer.tryOut = f.trySpliceOut
+	}
+	s := f.splicer
+	for f.frames.left > 0 {
+		s.want, s.n, s.errno = f.frames.left, 0, 0
+		err := f.source.raw.Read(s.tryIn)
+		switch {
+		case s.n > 0:
+		case err != nil:
+			return true, err, nil
+		case s.errno == syscall.EINVAL, s.errno == syscall.EMFILE, s.errno == syscall.ENFILE:
+			return false, nil, nil
+		case s.errno != 0:
+			return true, &net.OpError{Op: "splice", Net: "tcp", Source: f.src.LocalAddr(), Addr: f.src.RemoteAddr(), Err: s.errno}, nil
+		default:
+			return true, io.EOF, nil
+		}
+		taken := s.n
+		err = f.sink.raw.Write(s.tryOut)
+		if f.sink.blocked.Load() {
+			f.sink.blocked.Store(false)
+		}
+		f.passed(taken - s.n)
+		if s.n > 0 { // the pipe holds what cannot be delivered
+			s.pipe.close()
+			s.held = false
+			if err == nil {
+				err = &net.OpError{Op: "splice", Net: "tcp", Source: f.dst.LocalAddr(), Addr: f.dst.RemoteAddr(), Err: s.errno}
+			}
+			return true, nil, err
+		}
+		givePipe(s.pipe)
+		s.held = false
+	}
+	return true, nil, nil
+}
+
+// in takes what is there into a pipe. It tells false, holding none, if the poller must wait.
+func (s *splicer) in(fd uintptr) bool {
+	if !s.held {
+		p, err := takePipe()
+		if err != nil {
+			s.errno = syscall.EMFILE
+			return true
+		}
+		s.pipe, s.held = p, true
+	}
+	for {
+		n, errno := spliceFDs(int(fd), s.pipe.w, min(s.want, pipeSize))
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN:
+			givePipe(s.pipe)
+			s.held = false
+			return false
+		case n == 0:
+			givePipe(s.pipe)
+			s.held = false
+		}
+		s.n, s.errno = n, errno
+		return true
+	}
+}
+
+// trySpliceOut empties the pipe. It tells false if the poller must wait.
+func (f *flow) trySpliceOut(fd uintptr) bool {
+	s := f.splicer
+	for s.n > 0 {
+		n, errno := spliceFDs(s.pipe.r, int(fd), uint64(s.n))
+		switch {
+		case n > 0:
+			s.n -= n
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			f.sink.blocked.Store(true)
+			return false
+		default:
+			s.errno = errno
+			return true
+		}
+	}
+	return true
+}
+
+func spliceFDs(from, to int, n uint64) (int, syscall.Errno) {
+	moved, _, errno := syscall.RawSyscall6(syscall.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), spliceFlags)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(moved), 0
+}
