@@ -8,6 +8,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,6 +92,8 @@ type Config struct {
 	WorkDir string
 
 	StartTimeout time.Duration // 20 s: for one browser
+	TLS          *tls.Config   // nil: in the clear
+
 	DrainTimeout time.Duration // 110 s: for sessions to end by themselves when told to stop
 	// ExitOnStdinEOF stops the agent at once, sessions and all, when its standard input ends.
 	// A runner that holds the other end thus leaves nothing behind, however it dies.
@@ -197,6 +200,9 @@ func Run(ctx context.Context, cfg Config) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(cfg.Port)))
 	if err != nil {
 		return fmt.Errorf("listening for the service: %w", err)
+	}
+	if cfg.TLS != nil {
+		ln = tls.NewListener(ln, cfg.TLS)
 	}
 	work, err := openWork(cfg.WorkDir)
 	if err != nil {

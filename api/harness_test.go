@@ -265,6 +265,8 @@ func wantError(t testing.TB, answer reply, status int, code string) map[string]a
 
 // fakeRelay answers what it is told to and remembers what it was asked.
 type fakeRelay struct {
+	seen map[string]bool // sessions that have had clients; set before requests
+
 	mu    sync.Mutex // guards the fields below
 	err   error
 	do    func(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error
@@ -294,6 +296,17 @@ func (f *fakeRelay) ServeSession(w http.ResponseWriter, r *http.Request, a api.S
 }
 
 func (f *fakeRelay) Count() int { return 7 }
+
+func (f *fakeRelay) Connections(session string) []state.Connection {
+	if !f.seen[session] {
+		return nil
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return []state.Connection{
+		{Opened: at, LastActivity: at.Add(time.Second), BytesToBrowser: 1, MessagesToBrowser: 2, BytesToClient: 3, MessagesToClient: 4},
+		{Opened: at, LastActivity: at, Closed: at.Add(time.Minute), ClosedBy: "client", Code: 4001, Reason: "done"},
+	}
+}
 
 func (f *fakeRelay) answer(err error, do func(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error) {
 	f.mu.Lock()

@@ -21,6 +21,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec // route
 	creates  *prometheus.HistogramVec // source
 	panics   prometheus.Counter
+	shed     prometheus.Counter
 	register *prometheus.CounterVec // result
 }
 
@@ -41,6 +42,9 @@ func newMetrics(reg prometheus.Registerer, fleet *fleetCollector) (*metrics, err
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wallcrawler_api_panics_total", Help: "Requests whose handler panicked.",
 		}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "wallcrawler_api_shed_connections_total", Help: "Connections closed at once because open files were running out.",
+		}),
 		register: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wallcrawler_registrations_total", Help: "Registrations of containers by result.",
 		}, []string{"result"}),
@@ -49,7 +53,7 @@ func newMetrics(reg prometheus.Registerer, fleet *fleetCollector) (*metrics, err
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.creates, m.panics, m.register, fleet} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.creates, m.panics, m.shed, m.register, fleet} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

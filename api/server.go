@@ -78,6 +78,8 @@ type Relay interface {
 	ServeSession(w http.ResponseWriter, r *http.Request, a SessionAccess, rest string) error
 	// Count is the number of clients joined to a browser now.
 	Count() int
+	// Connections tells of a session's clients at this replica, the latest first.
+	Connections(session string) []state.Connection
 }
 
 // SessionAccess is who asks for which session, proven by a token.
@@ -119,6 +121,7 @@ type Config struct {
 	CreateWait     time.Duration // how long a creation waits for its browser; zero: a second
 	MaxBody        int64         // bytes of a request's body; zero: 1 MiB
 	BodyTimeout    time.Duration // how long a request's body may take to arrive; zero: 10 s
+	MaxFiles       int           // open files that connections may take, those of joined clients included; zero: any number
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics are registered
@@ -173,6 +176,7 @@ type Server struct {
 	started  time.Time
 	page     dashboard
 	draining atomic.Bool
+	files    fileGuard
 }
 
 // New wires a server. It opens nothing and starts no goroutine.
@@ -235,6 +239,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("registering the API's metrics: %w", err)
 	}
 	s.metrics = m
+	s.files.max, s.files.busy, s.files.shed = cfg.MaxFiles, cfg.Relay.Count, m.shed.Inc
 	s.handler = takeCredentials(s.routes(cfg.Gatherer))
 	return s, nil
 }
@@ -321,7 +326,7 @@ func (s *Server) refuseNewWork() error {
 }
 
 // Serve answers on ln until ctx ends, then stops accepting, gives the requests under way a
-// few seconds, and returns nil. It closes ln. Connections that the relay has taken over go
+// few seconds, and returns nil. It closes ln. It may be called for several listeners. Connections that the relay has taken over go
 // on: they are the relay's to end.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var protocols http.Protocols
@@ -333,6 +338,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		Protocols:         &protocols,
+		ConnState:         s.files.see,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		// Requests must not end with ctx: some of them are relays.
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },

@@ -48,6 +48,7 @@ type sessionJSON struct {
 	ContainerID  string       `json:"containerId,omitempty"`
 	Attached     int          `json:"attached"`
 	LastActivity string       `json:"lastActivity,omitempty"`
+	Clients      []clientJSON `json:"clients,omitempty"` // of one session only, and only those of this replica
 
 	*connection // only while there is, or may soon be, something to connect to
 }

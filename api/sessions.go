@@ -196,6 +196,7 @@ func (s *Server) getSession(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	out.Clients = s.clients(v.id)
 	return c.JSON(http.StatusOK, out)
 }
 

@@ -155,6 +155,25 @@ func TestStatusesOfTheBrowserbaseShape(t *testing.T) {
 	}
 }
 
+func TestGetTellsOfClients(t *testing.T) {
+	h := newHouse(t)
+	id := h.create("")["id"].(string)
+	if got := h.alice("GET", "/v1/sessions/"+id, "").fields(t); got["clients"] != nil {
+		t.Errorf("without clients: %v", got["clients"])
+	}
+	h.relay.seen = map[string]bool{id: true}
+	want := []any{
+		map[string]any{"openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:06.000Z",
+			"bytesToBrowser": 1.0, "messagesToBrowser": 2.0, "bytesToClient": 3.0, "messagesToClient": 4.0},
+		map[string]any{"openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:05.000Z", "closedAt": "2026-01-02T03:05:05.000Z",
+			"bytesToBrowser": 0.0, "messagesToBrowser": 0.0, "bytesToClient": 0.0, "messagesToClient": 0.0,
+			"closedBy": "client", "closeCode": 4001.0, "closeReason": "done"},
+	}
+	if diff := cmp.Diff(want, h.alice("GET", "/v1/sessions/"+id, "").fields(t)["clients"]); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestGetFindsSessionsAtEveryStage(t *testing.T) {
 	h := newHouse(t)
 	h.container("cnt_lead", 10)

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
@@ -15,11 +14,9 @@ import (
 // address that the socket is about to be connected to, after every look-up.
 func NewDialer(allowed []netip.Prefix) tunnel.DialFunc {
 	d := &net.Dialer{
-		Timeout: dialTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-		},
-		Control: func(_, address string, _ syscall.RawConn) error {
+		Timeout:   dialTimeout,
+		KeepAlive: -1, // a tunnel sets its own
+		Control: func(_, address string, raw syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return fmt.Errorf("refusing to dial: %w", err)
@@ -27,6 +24,7 @@ func NewDialer(allowed []netip.Prefix) tunnel.DialFunc {
 			if !mayDial(to.Addr(), allowed) {
 				return fmt.Errorf("refusing to dial %s: it is no address of a container", to)
 			}
+			limitReceive(raw)
 			return nil
 		},
 	}

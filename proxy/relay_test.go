@@ -44,7 +44,7 @@ func (w *world) frontOf(relay *proxy.Relay) *front {
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/sessions/"), "/")
 		public, _ := url.Parse("https://browsers.example/base")
-		err := f.relay.Serve(rw, r, proxy.Access{SessionID: id, Token: "t+k", PublicURL: public}, "/"+rest)
+		err := f.relay.Serve(rw, r, proxy.Access{SessionID: id, UserID: "alice", Token: "t+k", PublicURL: public}, "/"+rest)
 		if err == nil {
 			return
 		}

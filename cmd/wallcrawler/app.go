@@ -24,6 +24,7 @@ import (
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
 	"github.com/wallcrawler/wallcrawler/proxy"
+	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 	"github.com/wallcrawler/wallcrawler/state"
 	"github.com/wallcrawler/wallcrawler/state/redisstore"
 )
@@ -53,6 +54,13 @@ type options struct {
 
 	firstConnect, disconnectGrace, lostGrace, idle, hold time.Duration
 	unreadyFor, drainTimeout                             time.Duration
+
+	capacity       capacity
+	clientsPerUser int
+	keep           tunnel.KeeperConfig
+	serverTLS      *tls.Config  // nil: there is no TLS
+	secureListener net.Listener // with serverTLS
+	containerTLS   *tls.Config  // nil: containers are spoken to in the clear
 
 	log *slog.Logger
 }
@@ -148,6 +156,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Relist: o.relist, TasksInterval: o.tasksEvery, ExposeTaskARN: o.exposeTaskARN, Log: o.log, Registerer: registry,
 	})
 	dial := proxy.NewDialer(o.containerCIDRs)
+	if o.containerTLS != nil {
+		dial = proxy.NewTLSDialer(dial, o.containerTLS)
+	}
 	var trusted func(c *state.Container) (string, error)
 	var shared api.SharedToken
 	if known.shared != nil {
@@ -172,12 +183,14 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets,
 		Dial: dial, Hold: o.hold, Links: s.links, Peers: newPeers(o, s.owners, known.containers, registry),
 		PoolProtocol: fixedProtocol(state.Dialect(o.dialect)),
-		Log:          o.log, Registerer: registry,
+		MaxClients:   o.capacity.clients, MaxClientsPerUser: o.clientsPerUser, Keep: o.keep,
+		Log: o.log, Registerer: registry,
 	})
 	s.server, err = api.New(api.Config{
 		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
 		SharedToken: shared, ContainerNetworks: o.containerCIDRs,
-		Tickets: known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
+		MaxFiles: o.capacity.files,
+		Tickets:  known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
@@ -223,6 +236,9 @@ func (s *service) run(ctx context.Context) error {
 	start("relay", life, s.relay.Run)
 	start("controller", leading, s.controller.Run)
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
+	if l := s.o.secureListener; l != nil {
+		start("TLS server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, l) })
+	}
 
 	select {
 	case <-ctx.Done():
@@ -271,6 +287,11 @@ func (d relayDoor) ServeSession(w http.ResponseWriter, r *http.Request, a api.Se
 
 // Count implements api.Relay.
 func (d relayDoor) Count() int { return d.relay.Count() }
+
+// Connections implements api.Relay.
+func (d relayDoor) Connections(session string) []state.Connection {
+	return d.relay.Connections(session)
+}
 
 // taskView is a task as operators see it.
 type taskView struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -49,8 +50,17 @@ func serve(ctx context.Context, c *config) error {
 		return err
 	}
 	address := net.JoinHostPort(c.GetString("listen_host"), c.GetString("port"))
-	if o.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
-		return fmt.Errorf("listening: %w", err)
+	if o.listener, err = listen(ctx, address); err != nil {
+		return err
+	}
+	if o.serverTLS != nil {
+		l, err := listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString("tls_port")))
+		if err != nil {
+			_ = o.listener.Close()
+			return err
+		}
+		o.secureListener = tls.NewListener(l, o.serverTLS)
+		defer l.Close()
 	}
 	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
 	o.tellWeakness(c, o.log)
@@ -143,6 +153,15 @@ func serveOptions(c *config) (options, error) {
 	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")
+	if err := o.relayLimits(c); err != nil {
+		errs = append(errs, err)
+	}
+	if o.serverTLS, err = serverTLS(c.GetString("tls_cert"), c.GetString("tls_key")); err != nil {
+		errs = append(errs, err)
+	}
+	if o.containerTLS, err = containerTLS(c.GetString("container_tls_name"), c.GetString("container_tls_ca")); err != nil {
+		errs = append(errs, err)
+	}
 
 	o.dialect = c.GetString("pool_protocol")
 	if !slices.Contains([]string{"auto", "v1", "v2"}, o.dialect) {

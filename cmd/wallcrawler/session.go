@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,35 @@ type session struct {
 	KeepAlive  bool      `json:"keepAlive"`
 	EndReason  string    `json:"endReason"`
 	EndMessage string    `json:"endMessage"`
+	Clients    []client  `json:"clients"`
+}
+
+// client is what the service says of one connection to a session's browser.
+type client struct {
+	OpenedAt          time.Time `json:"openedAt"`
+	ClosedAt          time.Time `json:"closedAt"`
+	LastActivity      time.Time `json:"lastActivity"`
+	BytesToBrowser    uint64    `json:"bytesToBrowser"`
+	BytesToClient     uint64    `json:"bytesToClient"`
+	MessagesToBrowser uint64    `json:"messagesToBrowser"`
+	MessagesToClient  uint64    `json:"messagesToClient"`
+	ClosedBy          string    `json:"closedBy"`
+	CloseCode         int       `json:"closeCode"`
+	CloseReason       string    `json:"closeReason"`
+}
+
+// text tells of the connection in a line.
+func (c client) text() string {
+	line := fmt.Sprintf("%s, active %s; %d messages (%d bytes) to the browser, %d (%d) back", c.OpenedAt.Local().Format(time.DateTime),
+		c.LastActivity.Local().Format(time.TimeOnly), c.MessagesToBrowser, c.BytesToBrowser, c.MessagesToClient, c.BytesToClient)
+	if c.ClosedBy == "" {
+		return line + "; open"
+	}
+	line += fmt.Sprintf("; closed %s by %s", c.ClosedAt.Local().Format(time.TimeOnly), c.ClosedBy)
+	if c.CloseCode != 0 {
+		line += fmt.Sprintf(" (%d %s)", c.CloseCode, strconv.Quote(c.CloseReason))
+	}
+	return line
 }
 
 func (c apiClient) create(ctx context.Context, r sessionRequest) (session, error) {
@@ -112,6 +142,9 @@ func printSession(w io.Writer, raw json.RawMessage, asJSON bool) error {
 	rows = append(rows, []string{"expires", s.ExpiresAt.Local().Format(time.DateTime)})
 	if s.ConnectURL != "" {
 		rows = append(rows, []string{"connect", s.ConnectURL})
+	}
+	for _, c := range s.Clients {
+		rows = append(rows, []string{"client", c.text()})
 	}
 	printTable(w, rows)
 	return nil

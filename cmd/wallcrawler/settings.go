@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
 
 // serveSettings are what serve can be told. The names without our prefix are those of the
@@ -72,8 +74,18 @@ func serveSettings() []setting {
 		{key: "first_connect", env: []string{"FIRST_CONNECT_TIMEOUT"}, value: 5 * time.Minute, help: "an API session without keepAlive that nobody connects to ends then"},
 		{key: "disconnect_grace", env: []string{"DISCONNECT_GRACE"}, value: 10 * time.Second, help: "from the last client's leaving to the end, unless keepAlive"},
 		{key: "lost_grace", env: []string{"LOST_GRACE"}, value: 2 * time.Minute, help: "the same when the relay vanished without a word"},
-		{key: "idle_timeout", env: []string{"IDLE_TIMEOUT"}, value: time.Duration(0), help: "a session without a byte for this long ends; 0: never"},
+		{key: "idle_timeout", env: []string{"IDLE_TIMEOUT"}, value: time.Duration(0), help: "a session in which nothing but pings and pongs has moved for this long ends; 0: never"},
 		{key: "connect_hold", env: []string{"CONNECT_HOLD"}, value: 25 * time.Second, help: "a client waits this long for its browser before it gets 503"},
+
+		{key: "max_clients", env: []string{"MAX_CLIENTS"}, value: 0, help: "clients connected to this replica at most; 0: what the limits of open files and memory (GOMEMLIMIT) allow"},
+		{key: "max_clients_per_user", env: []string{"MAX_CLIENTS_PER_USER"}, value: 0, help: "clients of one user connected to this replica at most; 0: any number"},
+		{key: "client_ping", env: []string{"CLIENT_PING"}, value: tunnel.DefaultPing, help: "a client without traffic is pinged this often, so that load balancers leave it alone; at most 25s"},
+		{key: "stalled_client", env: []string{"STALLED_CLIENT_TIMEOUT"}, value: tunnel.DefaultStall, help: "a client that takes nothing of what waits for it is closed then (1013); longer ones make vanished clients be found later"},
+		{key: "tls_port", env: []string{"TLS_PORT"}, value: 8443, help: "with TLS_CERT_FILE: port on which clients are served by TLS, beside PORT"},
+		{key: "tls_cert", env: []string{"TLS_CERT_FILE"}, value: "", help: "certificate (PEM) for TLS_PORT; empty: no TLS, which a load balancer then does"},
+		{key: "tls_key", env: []string{"TLS_KEY_FILE"}, value: "", help: "its key (PEM)"},
+		{key: "container_tls_name", env: []string{"CONTAINER_TLS_NAME"}, value: "", help: "speak TLS to containers, whose certificate must be good for this name; empty: in the clear"},
+		{key: "container_tls_ca", env: []string{"CONTAINER_TLS_CA_FILE"}, value: "", help: "authorities (PEM) of that certificate; empty: the system's"},
 
 		{key: "unready_for", env: []string{"DRAIN_UNREADY"}, value: 5 * time.Second, help: "at SIGTERM: unready for this long before connections are refused, for load balancers to notice"},
 		{key: "drain_timeout", env: []string{"DRAIN_TIMEOUT"}, value: 100 * time.Second, help: "at SIGTERM: joined clients may go on for this long"},
@@ -95,6 +107,8 @@ func agentSettings() []setting {
 		{key: "browser", env: []string{"BROWSER_PATH"}, value: "", help: "Chromium's executable; empty: the first that is found"},
 		{key: "browser_args", env: []string{"BROWSER_ARGS"}, value: "", help: "more arguments for each browser, separated by spaces"},
 		{key: "no_sandbox", env: []string{"BROWSER_NO_SANDBOX"}, value: false, help: "run browsers without their sandbox also when not root"},
+		{key: "tls_cert", env: []string{"AGENT_TLS_CERT_FILE"}, value: "", help: "certificate (PEM) to serve TLS with, as CONTAINER_TLS_NAME of the service wants; empty: in the clear"},
+		{key: "tls_key", env: []string{"AGENT_TLS_KEY_FILE"}, value: "", help: "its key (PEM)"},
 		{key: "work_dir", env: []string{"AGENT_WORK_DIR"}, value: "", help: "where profiles are kept while their session lives"},
 		{key: "drain_timeout", env: []string{"AGENT_DRAIN_TIMEOUT"}, value: 110 * time.Second, help: "at SIGTERM: sessions may go on for this long"},
 		{key: "stdin_eof", env: []string{"EXIT_ON_STDIN_EOF"}, value: false, help: "stop at once when standard input ends: nothing outlives a runner that died"},

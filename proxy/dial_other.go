@@ -1,0 +1,8 @@
+//go:build !linux
+
+package proxy
+
+import "syscall"
+
+// limitReceive is Linux's.
+func limitReceive(syscall.RawConn) {}
