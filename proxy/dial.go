@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
@@ -14,7 +16,6 @@ import (
 // address that the socket is about to be connected to, after every look-up.
 func NewDialer(allowed []netip.Prefix) tunnel.DialFunc {
 	d := &net.Dialer{
-		Timeout:   dialTimeout,
 		KeepAlive: -1, // a tunnel sets its own
 		Control: func(_, address string, raw syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
@@ -28,8 +29,26 @@ func NewDialer(allowed []netip.Prefix) tunnel.DialFunc {
 			return nil
 		},
 	}
-	return d.DialContext
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		until := time.Now().Add(dialTimeout)
+		if at, ok := ctx.Deadline(); ok && at.Before(until) {
+			until = at
+		}
+		return d.DialContext(deadlineOnly{ctx, until}, network, addr)
+	}
 }
+
+// deadlineOnly is a context that ends by its deadline and in no other way: the dialler then
+// needs no goroutine that waits for the end. A dial goes on for dialTimeout at most, whoever
+// has lost interest in it.
+type deadlineOnly struct {
+	context.Context //nolint:containedctx // it is one
+	until           time.Time
+}
+
+func (c deadlineOnly) Deadline() (time.Time, bool) { return c.until, true }
+func (c deadlineOnly) Done() <-chan struct{}       { return nil }
+func (c deadlineOnly) Err() error                  { return nil }
 
 // mayDial tells whether a container may be there.
 func mayDial(addr netip.Addr, allowed []netip.Prefix) bool {

@@ -4,7 +4,7 @@ import "syscall"
 
 // receiveBuffer bounds what the kernel takes from a container for a client that does not keep
 // up: without it that grows to many megabytes. The kernel doubles it for its own needs.
-const receiveBuffer = 128 << 10
+const receiveBuffer = 1 << 20
 
 // limitReceive must come before the connection is made: the window is agreed on then.
 func limitReceive(raw syscall.RawConn) {

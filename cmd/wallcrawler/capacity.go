@@ -56,10 +56,13 @@ func limits() (files int, memory int64) {
 	return int(limit.Cur), debug.SetMemoryLimit(-1)
 }
 
-// listen opens a listener whose connections are tuned by whoever takes them over: Go's own
-// keep-alive probes would be set for each of them only to be set again.
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", address)
+// listen opens a listener whose connections are tuned by inheritance, and not by Go's own
+// settings for each.
+func listen(ctx context.Context, address string, keep tunnel.KeeperConfig) (net.Listener, error) {
+	l, err := (&net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
+		tunnel.TuneListener(raw, keep.Stall)
+		return nil
+	}}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}

@@ -50,11 +50,11 @@ func serve(ctx context.Context, c *config) error {
 		return err
 	}
 	address := net.JoinHostPort(c.GetString("listen_host"), c.GetString("port"))
-	if o.listener, err = listen(ctx, address); err != nil {
+	if o.listener, err = listen(ctx, address, o.keep); err != nil {
 		return err
 	}
 	if o.serverTLS != nil {
-		l, err := listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString("tls_port")))
+		l, err := listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString("tls_port")), o.keep)
 		if err != nil {
 			_ = o.listener.Close()
 			return err

@@ -26,8 +26,9 @@ type flow struct {
 	sink     sink          // its blocked is for all
 
 	// guarded by tunnel.mu
-	phase flowPhase
-	armed bool // the parking place knows src
+	phase   flowPhase
+	armed   bool // the parking place knows src
+	limited bool // what it may still move has a limit
 
 	// owned by whoever runs the flow
 	early   []byte

@@ -41,7 +41,7 @@ type Keeper struct {
 
 	mu      sync.Mutex // guards the following
 	tunnels []*Tunnel  // each knows its place
-	parked  int        // directions parked since the last trim
+	parked  int        // directions parked since the last trim, or begun parked
 }
 
 // watch is what the keeper remembers of a flow. It alone touches it.
@@ -155,6 +155,7 @@ func (k *Keeper) add(t *Tunnel) {
 	defer k.mu.Unlock()
 	t.at = len(k.tunnels)
 	k.tunnels = append(k.tunnels, t)
+	k.parked += 2
 }
 
 // remove forgets a tunnel that add may not have seen yet.

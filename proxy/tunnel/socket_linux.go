@@ -30,27 +30,42 @@ const (
 )
 
 // notSent is how many bytes of one client may wait in the kernel before they are on their way.
-const notSent = 128 << 10
+const notSent = 1 << 20
 
 // tune has the kernel find a peer that went away without a word: within 25 s if nothing is
 // under way, within userTimeout if something is. What waits for a client is bounded.
 func tune(conn net.Conn, side Side, userTimeout time.Duration) {
-	raw := rawConn(under(conn))
-	if raw == nil {
-		return
+	if raw := rawConn(under(conn)); raw != nil {
+		tuneRaw(raw, side, userTimeout)
 	}
+}
+
+// TuneListener sets on a listening socket what clients' sockets need: they inherit it, so that
+// nothing is left to be set for each. It is made for net.ListenConfig.Control. stall is the keeper's.
+func TuneListener(raw syscall.RawConn, stall time.Duration) {
+	tuneRaw(raw, Client, clientTimeout(stall))
+}
+
+func tuneRaw(raw syscall.RawConn, side Side, userTimeout time.Duration) {
 	_ = raw.Control(func(fd uintptr) {
 		set := func(level, name, value int) {
 			v := int32(value)
 			_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
 		}
+		wanted := int32(userTimeout / time.Millisecond)
+		if side == Client {
+			var has, size int32 = 0, 4
+			_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, tcpUserTimeout,
+				uintptr(unsafe.Pointer(&has)), uintptr(unsafe.Pointer(&size)), 0)
+			if errno == 0 && has == wanted {
+				return // inherited
+			}
+			set(syscall.IPPROTO_TCP, tcpNotSentLowat, notSent)
+		}
 		set(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
 		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
 		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
 		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, keepAliveCount)
-		set(syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout/time.Millisecond))
-		if side == Client {
-			set(syscall.IPPROTO_TCP, tcpNotSentLowat, notSent)
-		}
+		set(syscall.IPPROTO_TCP, tcpUserTimeout, int(wanted))
 	})
 }

@@ -29,3 +29,6 @@ func tune(conn net.Conn, _ Side, _ time.Duration) {
 		})
 	}
 }
+
+// TuneListener does nothing here: each connection is tuned.
+func TuneListener(syscall.RawConn, time.Duration) {}

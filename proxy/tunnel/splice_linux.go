@@ -12,7 +12,7 @@ const (
 	// pipe costs more than the copies that it saves.
 	spliceMin = 256 << 10
 	// pipeSize is how much of one tunnel a pipe holds at most.
-	pipeSize = 256 << 10
+	pipeSize = 1 << 20
 	// maxPipes is how many empty pipes are kept for the next large frame.
 	maxPipes = 16
 

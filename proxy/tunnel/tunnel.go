@@ -142,7 +142,7 @@ func (t *Tunnel) Start(done func(Result)) {
 	t.done = done
 	timeout := goneTimeout
 	if t.cfg.Keeper != nil {
-		timeout = max(timeout, t.cfg.Keeper.cfg.Stall+5*time.Second)
+		timeout = clientTimeout(t.cfg.Keeper.cfg.Stall)
 	}
 	tune(t.toBackend.src, Client, timeout)
 	tune(t.toClient.src, Backend, goneTimeout)
@@ -158,6 +158,10 @@ func (t *Tunnel) Start(done func(Result)) {
 		t.cfg.Keeper.add(t)
 	}
 }
+
+// clientTimeout is how long bytes to a client may remain unanswered. The kernel takes a client
+// that answers and takes nothing for one that is gone: the keeper judges it first.
+func clientTimeout(stall time.Duration) time.Duration { return max(goneTimeout, stall+5*time.Second) }
 
 // flows are both directions, the client's first: what it is told at the end must not be
 // overtaken by the backend's answer.
@@ -355,8 +359,9 @@ func (t *Tunnel) closeFrame() *CloseFrame {
 func (t *Tunnel) bound(f *flow, d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.bounded = true
-	if t.closing == nil && f.phase != over {
+	again := t.bounded && f.limited && d >= drainTimeout // it has a limit that is no later
+	t.bounded, f.limited = true, true
+	if t.closing == nil && f.phase != over && !again {
 		until := time.Now().Add(d)
 		_ = f.src.SetReadDeadline(until)
 		_ = f.dst.SetWriteDeadline(until)
