@@ -215,6 +215,7 @@ const slotsEach = 1000
 // startOurs starts the product as it is deployed: real Redis, sessions that are bound to
 // registered containers, tokens, metrics.
 func (b *bench) startOurs(ctx context.Context, l *lab, sessions int) (target, error) {
+	sessions = max(sessions, 600) // for atRest
 	containers := (sessions + slotsEach - 1) / slotsEach
 	secret := rand.Text()
 	s, err := b.startService(ctx, serviceOptions{containers: containers, slots: slotsEach, notifications: true,

@@ -54,7 +54,7 @@ func (p *parking) run(ctx context.Context) {
 			for _, e := range p.events[:max(n, 0)] {
 				p.wake(int(e.Fd))
 			}
-			if n < len(p.events) && err != syscall.EINTR { //nolint:errorlint // a system call's own
+			if n < len(p.events) && err != syscall.EINTR {
 				return false
 			}
 		}
