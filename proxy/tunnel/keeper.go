@@ -136,8 +136,7 @@ func (k *Keeper) lookAt(t *Tunnel) (asked int) {
 			if f.to() == Client && w.quiet >= k.cfg.Stall {
 				t.stall()
 			}
-		} else if w.quiet == 2*k.cfg.Tick {
-			t.call(f, wishPark)
+		} else if w.quiet == 2*k.cfg.Tick && t.call(f, wishPark) {
 			asked++
 		}
 	}

@@ -203,19 +203,20 @@ func (t *Tunnel) answer(f *flow, park bool) (isParked, ending bool) {
 	return park && t.parkLocked(f), false
 }
 
-// call has a flow look at a wish.
-func (t *Tunnel) call(f *flow, wish uint32) {
+// call has a flow look at a wish, and tells whether there was a need to.
+func (t *Tunnel) call(f *flow, wish uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing != nil || t.bounded || f.phase == over || f.phase == waiting {
-		return
+	if t.closing != nil || t.bounded || f.phase == over || f.phase == waiting || f.phase == parked && wish == wishPark {
+		return false
 	}
 	f.wishes.Or(wish)
 	if f.phase == parked {
 		t.goLocked(f)
-		return
+		return true
 	}
 	_ = f.src.SetReadDeadline(time.Unix(1, 0))
+	return true
 }
 
 // wake gives a parked flow its goroutine back.
