@@ -92,7 +92,7 @@ type Config struct {
 	WorkDir string
 
 	StartTimeout time.Duration // 20 s: for one browser
-	TLS          *tls.Config   // nil: in the clear
+	TLS          *tls.Config   `json:"-"` // nil: in the clear
 
 	DrainTimeout time.Duration // 110 s: for sessions to end by themselves when told to stop
 	// ExitOnStdinEOF stops the agent at once, sessions and all, when its standard input ends.
