@@ -27,14 +27,14 @@ const (
 // capacity is how many clients a replica takes.
 type capacity struct {
 	clients int // at once
-	files   int // that all clients together may take, those that are not joined yet included
+	files   int // that all connections together may take; the rest is for the store, links and the like
 }
 
 // capacityOf derives the number of clients from the limits of open files and memory. asked, if
 // not zero, may lower it.
 func capacityOf(asked, files int, memory int64) (capacity, error) {
 	kept := min(keptFiles, files/4)
-	c := capacity{clients: (files - kept) / clientFiles, files: files - kept/4}
+	c := capacity{clients: (files - kept) / clientFiles, files: files - kept/2}
 	if memory != math.MaxInt64 {
 		c.clients = min(c.clients, int(max(memory-baseMemory, memory/4)/clientMemory))
 	}
