@@ -53,6 +53,9 @@ bench-relay: ## measure the relay beside nginx, haproxy, Node and Go's own (ARGS
 	@.ci/setup bench
 	@go run ./e2e/bench -only relay $(ARGS)
 
+replicas: setup ## end replicas and Redis under a hundred v1 clients, N times over (N=10)
+	@go run .ci/count.go -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e
+
 cover: setup ## write coverage of all packages to bin/cover.html
 	@mkdir -p bin
 	@go test -coverpkg=./... -coverprofile=bin/cover.txt ./... && go tool cover -html=bin/cover.txt -o bin/cover.html

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"maps"
@@ -33,10 +34,11 @@ type service struct {
 
 // serviceOptions say what differs from the usual.
 type serviceOptions struct {
-	env      map[string]string // over the usual settings of serve
-	agent    []string          // what tasks run, instead of the agent
-	agentEnv []string          // after the usual environment of the agent
-	redis    *redisServer      // nil: one of its own, running
+	env      map[string]string                                   // over the usual settings of serve
+	agent    []string                                            // what tasks run, instead of the agent
+	run      func(ctx context.Context, env ecslocal.TaskEnv) int // the same, within this process
+	agentEnv []string                                            // after the usual environment of the agent
+	redis    *redisServer                                        // nil: one of its own, running
 }
 
 // networks counts the services of this run: each gives its tasks addresses of its own.
@@ -68,13 +70,13 @@ func newService(t *testing.T, o serviceOptions) *service {
 
 	containerPort := freePort(t)
 	command := o.agent
-	if command == nil {
+	if command == nil && o.run == nil {
 		command = []string{suite.binary, "agent"}
 	}
 	cloud, err := ecslocal.Start(ecslocal.Config{
 		Cluster: "e2e", Network: network(),
 		Definitions: map[string]ecslocal.Definition{"browser": {
-			Command: command,
+			Command: command, Run: o.run,
 			Env: append([]string{"PORT=" + strconv.Itoa(containerPort), "WARM_BROWSERS=1", "BROWSER_PATH=" + suite.browser,
 				"AGENT_DRAIN_TIMEOUT=1ms", "EXIT_ON_STDIN_EOF=true", "LOG_LEVEL=debug"}, o.agentEnv...),
 			Port: containerPort, StopTimeout: 5 * time.Second, Stdout: s.tasks, Stderr: s.tasks,

@@ -61,6 +61,7 @@ type Container struct {
 	mute     bool
 	opened   int // links, ever
 	most     int // links at one time, at most
+	pages    int // sessions created, ever
 	sessions map[string]*session
 	seen     []Seen
 	frozen   chan struct{} // closed when it goes on; nil: not frozen
@@ -69,6 +70,7 @@ type Container struct {
 }
 
 type session struct {
+	page       int // tells one creation of the session from another
 	ready      bool
 	screencast bool
 	timer      *time.Timer
@@ -208,6 +210,17 @@ func (c *Container) Holds(id string) bool {
 	defer c.mu.Unlock()
 	_, ok := c.sessions[id]
 	return ok
+}
+
+// Page tells one creation of a session from another: a client that finds another number than
+// before has lost its page. Zero: there is no such session.
+func (c *Container) Page(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		return s.page
+	}
+	return 0
 }
 
 // Seen lists the messages of a type that the container got; empty: all.
@@ -360,6 +373,8 @@ func (c *Container) create(m Seen) {
 	if old := c.sessions[m.SessionID]; old != nil {
 		old.timer.Stop() // its page is gone
 	}
+	c.pages++
+	s.page = c.pages
 	c.sessions[m.SessionID] = s
 	c.mu.Unlock()
 	if c.cfg.StartTime > 0 {
