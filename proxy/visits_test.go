@@ -85,7 +85,7 @@ func TestWhatIsKnownOfClients(t *testing.T) {
 	talk(t, first)
 	w.await("the answer to be counted", func() bool {
 		all := f.relay.Connections("ses_1")
-		return len(all) == 1 && all[0].MessagesToClient == 1
+		return len(all) == 1 && all[0].MessagesToClient == 1 && all[0].MessagesToBrowser == 1
 	})
 	open := f.relay.Connections("ses_1")[0]
 	// {"id":1} with a header of two bytes, and four of mask.
@@ -96,6 +96,8 @@ func TestWhatIsKnownOfClients(t *testing.T) {
 		t.Errorf("active %v, opened %v", open.LastActivity, open.Opened)
 	}
 	_ = first.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4001, "done"), time.Now().Add(patience))
+	_, _, _ = first.ReadMessage() // the answer
+	_ = first.Close()
 	w.await("it to be gone", func() bool { return f.relay.Count() == 0 })
 	closed := f.relay.Connections("ses_1")[0]
 	if closed.ClosedBy != "client" || closed.Code != 4001 || closed.Reason != "done" || closed.Closed.Before(closed.Opened) {
@@ -218,6 +220,7 @@ func TestBothLegsMaySpeakTLS(t *testing.T) {
 	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, 4002) && !errors.Is(err, io.EOF) {
 		t.Errorf("the client heard %v", err)
 	}
+	_ = conn.Close()
 	w.await("it to be gone", func() bool { return relay.Count() == 0 })
 	if got := relay.Connections("ses_1")[0]; got.Code != 4002 || got.ClosedBy != "client" {
 		t.Errorf("it ended with %+v", got)

@@ -183,13 +183,19 @@ func (f *flow) grant() (parked bool, writeErr error) {
 	return parked, writeErr
 }
 
-// move writes p to dst and takes note of what was written.
+// move writes p to dst and takes note of what was written. Whoever says goodbye is noted before
+// dst can hear of it and answer. Once a write has failed nothing is ever put into the stream,
+// so that it does not matter that frames were followed further than they were written.
 func (f *flow) move(p []byte) error {
-	n, err := f.sink.write(p)
 	closed := f.frames.close != nil
-	f.frames.scan(p[:n])
+	f.frames.scan(p)
+	closes := !closed && f.frames.close != nil
+	if closes {
+		f.tunnel.end(f.from, nil)
+	}
+	n, err := f.sink.write(p)
 	f.note(n)
-	if !closed && f.frames.close != nil {
+	if closes {
 		f.closed()
 	}
 	return err
@@ -215,10 +221,9 @@ func (f *flow) note(n int) {
 	}
 }
 
-// closed is called once a close frame has passed: whose comes first has ended the tunnel. When both sides have sent theirs, there is
+// closed is called once a close frame has passed. When both sides have sent theirs, there is
 // nothing to come but the ends of the streams, which the server side owes first.
 func (f *flow) closed() {
-	f.tunnel.end(f.from, nil)
 	f.tunnel.mu.Lock()
 	f.tunnel.closes++
 	both := f.tunnel.closes == 2

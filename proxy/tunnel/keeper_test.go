@@ -161,7 +161,7 @@ func TestAClientThatTakesNothingIsClosed(t *testing.T) {
 }
 
 func TestABusyClientIsLeftAlone(t *testing.T) {
-	k := keep(t, tunnel.KeeperConfig{Tick: time.Millisecond, Ping: time.Hour, Stall: 2 * time.Second})
+	k := keep(t, tunnel.KeeperConfig{Tick: time.Millisecond, Ping: time.Hour, Stall: 10 * time.Second})
 	e := start(t, tunnel.Config{Keeper: k}, nil, nil)
 	data := frame(2, true, false, make([]byte, 4<<20))
 	go func() { _, _ = e.backend.Write(data) }()
