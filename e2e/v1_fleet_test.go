@@ -76,6 +76,8 @@ func (f *v1Fleet) run(ctx context.Context, task ecslocal.TaskEnv) int {
 	select {
 	case <-ctx.Done():
 	case <-task.Killed:
+	case <-c.Ended():
+		return 1
 	}
 	return 0
 }

@@ -66,6 +66,7 @@ type Container struct {
 	seen     []Seen
 	frozen   chan struct{} // closed when it goes on; nil: not frozen
 	ended    bool
+	over     chan struct{} // closed when it has ended
 	work     sync.WaitGroup
 }
 
@@ -93,7 +94,7 @@ func Start(cfg Config) (*Container, error) {
 	}
 	c := &Container{
 		cfg: cfg, listener: listener, started: time.Now(),
-		links: map[*websocket.Conn]struct{}{}, sessions: map[string]*session{},
+		links: map[*websocket.Conn]struct{}{}, sessions: map[string]*session{}, over: make(chan struct{}),
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", c.health)
@@ -127,7 +128,8 @@ func (c *Container) Register(ctx context.Context, endpoint, token, ip string) er
 	}
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if resp.StatusCode/100 != 2 {
+	var told struct{ Status string }
+	if json.Unmarshal(answer, &told) != nil || resp.StatusCode != http.StatusOK || told.Status != "registered" {
 		return fmt.Errorf("registering at %s: status %d: %s", endpoint, resp.StatusCode, answer)
 	}
 	return nil
@@ -136,6 +138,9 @@ func (c *Container) Register(ctx context.Context, endpoint, token, ip string) er
 // Kill ends the container at once: its sockets are reset, and its notes stay behind.
 func (c *Container) Kill() {
 	c.mu.Lock()
+	if !c.ended {
+		close(c.over)
+	}
 	c.ended = true
 	links := make([]*websocket.Conn, 0, len(c.links))
 	for conn := range c.links {
@@ -155,6 +160,9 @@ func (c *Container) Kill() {
 	_ = c.server.Close()
 	c.work.Wait()
 }
+
+// Ended is closed when the container was killed.
+func (c *Container) Ended() <-chan struct{} { return c.over }
 
 // Freeze makes the container hang, as a partition or a stopped process does, until Thaw. What
 // is sent to it waits.
