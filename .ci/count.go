@@ -68,7 +68,9 @@ func (r *run) take(e event) {
 		r.of(e.Package, e.Test).output.WriteString(e.Output)
 	case "pass", "fail", "skip":
 		t := r.of(e.Package, e.Test)
-		t.outcome = e.Action
+		if t.outcome != "fail" { // of -count=N runs, the one that failed counts
+			t.outcome = e.Action
+		}
 		if e.Test == "" {
 			r.close(e)
 		}

@@ -361,7 +361,10 @@ func TestThreeReplicas(t *testing.T) {
 		driving.Go(func() { d.run(ctx, i%len(ports)) })
 	}
 	all.goOn(t, make([]driverState, clients), 20, nobody)
-	for _, d := range all {
+	for i, d := range all {
+		if s := d.state(); s.at != i%len(ports) {
+			t.Errorf("session %s was not let in at replica %d, but at %d: any replica serves any session", d.session, i%len(ports), s.at)
+		}
 		d.container = redis.client.HGet(t.Context(), "wallcrawler:{default}:session:"+d.session, "container").Val()
 	}
 

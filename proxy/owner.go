@@ -41,8 +41,10 @@ const (
 )
 
 const (
-	claimTick  = time.Second
-	probeTries = 2
+	claimTick = time.Second
+	// locateInterval is how often the store is asked, at most, for replicas that nobody knows.
+	locateInterval = 250 * time.Millisecond
+	probeTries     = 2
 	// claimSpread is over how long replicas spread their claims, so that the containers of
 	// one that stopped do not all go to the quickest.
 	claimSpread  = 300 * time.Millisecond
@@ -108,6 +110,9 @@ type Owners struct {
 	kick    chan struct{} // holds one
 	retired atomic.Bool
 
+	asking  sync.Mutex // held by who asks the store where a replica is
+	askedAt time.Time  // guarded by asking
+
 	mu   sync.Mutex               // guards the following
 	book map[string]state.Replica // who is where
 	busy map[string]struct{}      // containers that a claim is under way for
@@ -169,6 +174,26 @@ func NewOwners(cfg OwnersConfig) *Owners {
 	}
 	register(cfg.Registerer, o.claims)
 	return o
+}
+
+// Locate tells where another replica is. One that is not known yet, since it has only just
+// started, is looked for in the store: by one at a time, and seldom, however many ask.
+func (o *Owners) Locate(ctx context.Context, replica string) (addr string, known bool) {
+	if addr, known = o.Addr(replica); known {
+		return addr, true
+	}
+	o.asking.Lock()
+	defer o.asking.Unlock()
+	if addr, known = o.Addr(replica); known || time.Since(o.askedAt) < locateInterval {
+		return addr, known
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := o.refresh(ctx); err != nil {
+		o.log.Debug("replicas not listed", "error", err)
+	}
+	o.askedAt = time.Now()
+	return o.Addr(replica)
 }
 
 // Addr tells where another replica is, as far as it has ever said.

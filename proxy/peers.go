@@ -30,7 +30,7 @@ const (
 // TunnelsConfig is what Tunnels are made of.
 type TunnelsConfig struct {
 	// Addr tells where another replica is.
-	Addr func(replica string) (addr string, known bool)
+	Addr func(ctx context.Context, replica string) (addr string, known bool)
 	// Ticket gives the credential with which that replica takes a client in.
 	Ticket     func(replica string, access Access) (string, error)
 	Dial       tunnel.DialFunc       // nil: net.Dialer
@@ -123,7 +123,7 @@ func (t *Tunnels) dial(ctx context.Context, owner string, access Access) (tunnel
 	if !state.ValidID(access.SessionID) {
 		return tunnel.Peer{}, errors.New("not a session's id")
 	}
-	addr, known := t.cfg.Addr(owner)
+	addr, known := t.cfg.Addr(ctx, owner)
 	if !known {
 		return tunnel.Peer{}, fmt.Errorf("replica %s has announced no address", owner)
 	}

@@ -45,7 +45,9 @@ func pass(t *testing.T, serve http.HandlerFunc, change ...func(*proxy.TunnelsCon
 		serve(rw, r)
 	}))
 	cfg := proxy.TunnelsConfig{
-		Addr: func(replica string) (string, bool) { return p.owner.Listener.Addr().String(), replica == "r2" },
+		Addr: func(_ context.Context, replica string) (string, bool) {
+			return p.owner.Listener.Addr().String(), replica == "r2"
+		},
 		Ticket: func(replica string, a proxy.Access) (string, error) {
 			return fmt.Sprintf("ticket for %s at %s", a.SessionID, replica), nil
 		},
@@ -199,7 +201,7 @@ func TestAnOwnerThatCannotTakeAClientMakesItTryAgain(t *testing.T) {
 		"the owner fails":                        {serve: answer(500)},
 		"the owner answers as if it were a page": {serve: answer(200)},
 		"its address is unknown": {change: func(cfg *proxy.TunnelsConfig, _ *proxy.Access) {
-			cfg.Addr = func(string) (string, bool) { return "", false }
+			cfg.Addr = func(context.Context, string) (string, bool) { return "", false }
 		}},
 		"it cannot be dialled": {change: func(cfg *proxy.TunnelsConfig, _ *proxy.Access) {
 			cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") }

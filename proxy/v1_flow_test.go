@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -172,7 +173,7 @@ func TestV1AClientThatCameEarlyIsHandedToTheOwner(t *testing.T) {
 			server.Close()
 		})
 		handOver(t, w, proxy.NewTunnels(proxy.TunnelsConfig{
-			Addr:   func(string) (string, bool) { return server.Listener.Addr().String(), true },
+			Addr:   func(context.Context, string) (string, bool) { return server.Listener.Addr().String(), true },
 			Ticket: func(string, proxy.Access) (string, error) { return "ticket", nil },
 		}))
 	})

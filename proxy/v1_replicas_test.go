@@ -29,7 +29,7 @@ func newV1Town(t *testing.T) (*town, *v1Notes) {
 // open lets clients in at a replica, and those that others pass on.
 func (r *resident) open() {
 	tunnels := proxy.NewTunnels(proxy.TunnelsConfig{
-		Addr: r.owners.Addr,
+		Addr: r.owners.Locate,
 		Ticket: func(replica string, a proxy.Access) (string, error) {
 			return replica + "/" + a.SessionID, nil
 		},
@@ -157,4 +157,18 @@ func TestV1WhatAMuteContainerWasAskedIsForgotten(t *testing.T) {
 	next := w.greeted("ses_1")
 	next.says(command)
 	next.wants(`{"id":1,"result":{"echo":` + command + `}}`)
+}
+
+func TestAReplicaThatHasOnlyJustStartedIsLookedForInTheStore(t *testing.T) {
+	n, _ := newV1Town(t)
+	r1 := n.resident("r1")
+	if _, known := r1.owners.Addr("r9"); known {
+		t.Fatal("a replica is known that was never announced")
+	}
+	if err := n.store.Announce(t.Context(), state.Replica{ID: "r9", Addr: "127.0.0.1:9"}); err != nil {
+		t.Fatal(err)
+	}
+	if addr, known := r1.owners.Locate(t.Context(), "r9"); !known || addr != "127.0.0.1:9" {
+		t.Errorf("it is known: %v, at %q", known, addr)
+	}
 }

@@ -27,7 +27,7 @@ func newOwners(o options, store proxy.OwnerStore, mirror proxy.OwnerMirror, reg 
 // newPeers makes the part that passes clients on to other replicas.
 func newPeers(o options, owners *proxy.Owners, keys containerKeys, reg prometheus.Registerer) *proxy.Tunnels {
 	return proxy.NewTunnels(proxy.TunnelsConfig{
-		Addr: owners.Addr,
+		Addr: owners.Locate,
 		Ticket: func(replica string, a proxy.Access) (string, error) {
 			return keys.Ticket(replica, a.SessionID, a.UserID)
 		},
