@@ -52,6 +52,7 @@ func sections() []section {
 		{name: "document", run: document},
 		{name: "crowd", run: crowd},
 		{name: "plan", run: planning},
+		{name: "v1", run: envelopes},
 		{name: "relay", run: relaying, asked: true},
 	}
 }

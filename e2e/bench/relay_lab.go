@@ -159,7 +159,7 @@ func (l *lab) dial(to target, id int) *socket {
 		l.fail(err)
 		return nil
 	}
-	s := &socket{lab: l, fd: fd, client: true, id: id}
+	s := &socket{lab: l, fd: fd, client: true, id: id, message: func(*socket, byte, int64, []byte) {}}
 	path, token := to.request(id)
 	s.tcp = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nAuthorization: Bearer %s\r\n\r\n", path, to.addr, labKey, token)
@@ -237,6 +237,11 @@ func (l *lab) closeAll(all []*socket) {
 
 // serve takes a session's WebSocket from the container's HTTP server into the loop.
 func (l *lab) serve(w http.ResponseWriter, r *http.Request) {
+	l.adopt(w, r, &socket{message: l.answer})
+}
+
+// adopt makes a server's WebSocket one of the loop's.
+func (l *lab) adopt(w http.ResponseWriter, r *http.Request, s *socket) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
@@ -262,7 +267,7 @@ func (l *lab) serve(w http.ResponseWriter, r *http.Request) {
 	if fd < 0 {
 		return
 	}
-	s := &socket{lab: l, fd: fd, open: true, message: l.answer, lost: func(*socket) {}}
+	s.lab, s.fd, s.open, s.lost = l, fd, true, func(*socket) {}
 	l.mu.Lock()
 	l.accepted = append(l.accepted, s)
 	l.mu.Unlock()

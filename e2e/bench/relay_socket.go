@@ -14,6 +14,7 @@ type socket struct {
 	fd     int
 	client bool // its frames are masked; those that it reads are not
 	open   bool // the handshake is done
+	pongs  bool // it answers pings
 	gone   bool
 
 	// the frame that is being read
@@ -24,7 +25,7 @@ type socket struct {
 	fin    bool
 	mask   [4]byte
 	left   int64
-	head   [64]byte // the first bytes of the message
+	head   [128]byte // the first bytes of the message
 	headN  int
 	length int64 // of the message so far
 
@@ -107,6 +108,9 @@ func (s *socket) take(p []byte) {
 		}
 		s.inside, s.have = false, 0
 		if s.op == opPing || s.op == opPong { // a relay's own, to keep the connection alive
+			if s.op == opPing && s.pongs {
+				s.write(frame(opPong, s.head[:s.headN], s.client))
+			}
 			s.length, s.headN = 0, 0
 			continue
 		}

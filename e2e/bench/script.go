@@ -9,3 +9,6 @@ var lifecycleScript []byte
 
 //go:embed node/ws-relay.cjs
 var nodeRelay []byte
+
+//go:embed node/v1-relay.cjs
+var nodeEnvelopes []byte

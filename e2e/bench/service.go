@@ -38,6 +38,9 @@ type serviceOptions struct {
 	secret            string           // of session tokens; empty: drawn
 	sockets           http.HandlerFunc // serves sessions' sockets in the containers; nil: they have none
 	core              string           // the only one that the service may use; empty: any
+	env               []string         // more of it
+	// run is a container; nil: one of the fakes.
+	run func(ctx context.Context, task ecslocal.TaskEnv) int
 }
 
 // startService starts one and waits until all its containers are ready.
@@ -78,10 +81,13 @@ func (b *bench) startService(ctx context.Context, o serviceOptions) (s *service,
 		return nil, err
 	}
 
+	if o.run == nil {
+		o.run = s.fakes.run
+	}
 	pid := os.Getpid()
 	cloud, err := ecslocal.Start(ecslocal.Config{
 		Cluster: "bench", Network: netip.PrefixFrom(netip.AddrFrom4([4]byte{127, byte(192 + pid%60), byte(pid / 60 % 250), 0}), 24),
-		Definitions: map[string]ecslocal.Definition{"browser": {Run: s.fakes.run, Port: ports[2], StopTimeout: 2 * time.Second}},
+		Definitions: map[string]ecslocal.Definition{"browser": {Run: o.run, Port: ports[2], StopTimeout: 2 * time.Second}},
 	})
 	if err != nil {
 		return nil, err
@@ -99,7 +105,7 @@ func (b *bench) startService(ctx context.Context, o serviceOptions) (s *service,
 	if o.core != "" {
 		command, more = pinned(o.core, command), []string{"GOMAXPROCS=1"}
 	}
-	s.process, err = b.start(program{name: "wallcrawler serve", path: command[0], args: command[1:], env: append(more,
+	s.process, err = b.start(program{name: "wallcrawler serve", path: command[0], args: command[1:], env: append(append(more,
 		"PATH="+os.Getenv("PATH"), "HOME="+b.tmp, "TMPDIR="+b.tmp,
 		"LISTEN_HOST=127.0.0.1", "PORT="+strconv.Itoa(ports[1]), "REGISTER_URL="+url,
 		"REDIS_ENDPOINT="+addr, "REDIS_ENABLE_KEYSPACE_EVENTS="+strconv.FormatBool(o.notifications),
@@ -109,7 +115,7 @@ func (b *bench) startService(ctx context.Context, o serviceOptions) (s *service,
 		"MIN_CONTAINERS="+strconv.Itoa(o.containers), "MAX_CONTAINERS="+strconv.Itoa(o.containers),
 		"MAX_SESSIONS_PER_CONTAINER="+strconv.Itoa(o.slots),
 		"DRAIN_UNREADY=1ms", "DRAIN_TIMEOUT=1ms", "LOG_LEVEL=error",
-	)})
+	), o.env...)})
 	if err != nil {
 		return nil, err
 	}
