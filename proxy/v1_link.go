@@ -124,7 +124,7 @@ func (l *link) dialV1(addr string) (*websocket.Conn, error) {
 		return nil, fmt.Errorf("dialling %s: container %q answers there", addr, clip(health.ContainerID))
 	}
 	dialer := websocket.Dialer{
-		NetDialContext: l.links.cfg.Dial, HandshakeTimeout: 5 * time.Second,
+		NetDialContext: gather(l.links.cfg.Dial), HandshakeTimeout: 5 * time.Second,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 32 << 10,
 	}
 	conn, resp, err := dialer.DialContext(l.ctx, "ws://"+addr+wire.LinkPathV1, nil)
