@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -201,35 +202,55 @@ func (r *Relay) joinV1(w http.ResponseWriter, req *http.Request, access Access) 
 	}
 	c := newV1Client(conn, &r.scratch)
 	r.host(c)
-	ctx, cancel := context.WithCancel(req.Context())
-	placed := make(chan *v1Session, 1)
+	seat := v1Seat{
+		client: c, session: strings.Clone(access.SessionID), user: strings.Clone(access.UserID),
+		placed: make(chan *v1Session, 1), cancel: func() {},
+	}
 	// A ready session takes the client at once; else somebody waits with it.
 	if s := r.placeNow(access.SessionID, c); s != nil {
 		c.settle(s)
-		placed <- s
+		seat.placed <- s
 	} else {
-		go func() { placed <- r.placeV1(ctx, req, access, c) }()
+		var ctx context.Context
+		ctx, seat.cancel = context.WithCancel(context.WithoutCancel(req.Context()))
+		go func() { seat.placed <- r.placeV1(ctx, req, access, c) }()
 	}
+	// The request ends here, and with it all that the server keeps for one: quiet clients are
+	// many. A drain waits for r.guests.
+	go r.carryV1(seat)
+	return nil
+}
+
+// v1Seat is a client that was let in, with what is needed until its end.
+type v1Seat struct {
+	client        *v1Client
+	session, user string
+	placed        chan *v1Session // gives, once, where the client is attached; nil: not here
+	cancel        func()          // ends the search for a place
+}
+
+// carryV1 carries what the client says until its end.
+func (r *Relay) carryV1(seat v1Seat) {
+	c := seat.client
 	clean, err := c.read(r.cfg.Links.envMetrics)
 	if clean && c.remote.Load() != nil {
 		// The goodbye is the other replica's to answer.
 		timer := time.NewTimer(clientFarewell)
 		select {
-		case s := <-placed:
-			placed <- s
+		case s := <-seat.placed:
+			seat.placed <- s
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 	c.close()
-	cancel()
-	if s := <-placed; s != nil {
+	seat.cancel()
+	if s := <-seat.placed; s != nil {
 		s.detach(c, r.cfg.Links.graceAfter(clean && !c.wasEnded()))
 	}
-	r.unhost(c, access.UserID, clean)
-	r.log.Info("client disconnected", "session", access.SessionID, "clean", clean,
+	r.unhost(c, seat.user, clean)
+	r.log.Info("client disconnected", "session", seat.session, "clean", clean,
 		"after", time.Since(c.opened).String(), "error", errorText(err))
-	return nil
 }
 
 // graceAfter is how long a session waits for a client to come back.

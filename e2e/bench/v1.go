@@ -338,7 +338,7 @@ func envelopes(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	defer node.close()
+	defer func() { node.close() }()
 
 	sizes := []int{1, 10, 100, 1000}
 	results := map[string]map[int]map[string][]float64{ourName: {}, node.name: {}}
@@ -382,8 +382,13 @@ func envelopes(ctx context.Context, b *bench) error {
 	}
 	fmt.Fprintf(b.out, "| growth of memory with 5 answers of 40 MiB, at its highest | %s | %s |\n", row[0], row[1])
 
+	// Memory is that of processes which have served nobody yet.
 	ours.close()
 	ours.close = func() {}
+	node.close()
+	if node, err = v.startNode(ctx, b); err != nil {
+		return err
+	}
 	many := max(200, b.count(5000))
 	fresh, err := v.startOurs(ctx, b, many)
 	if err != nil {
