@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,9 +47,7 @@ func startOriginal(t *testing.T, env map[string]string, configure func(*v1contai
 	w := &original{fleet: newV1Fleet(redis.client)}
 	w.fleet.configure = configure
 	usual := map[string]string{"JWE_SECRET": originalSecret, "MIN_CONTAINERS": "1", "MAX_CONTAINERS": "3", "POOL_PROTOCOL": "v1", "DISCONNECT_GRACE": "30s"}
-	for name, value := range env {
-		usual[name] = value
-	}
+	maps.Copy(usual, env)
 	w.service = newService(t, serviceOptions{redis: redis, run: w.fleet.run, env: usual})
 	// The stack's other spelling, and nothing of ours for tokens.
 	w.env["BROWSER_TASK_DEFINITION_ARN"] = w.env["CONTAINER_TASK_DEF"]
@@ -81,7 +80,7 @@ func (w *original) wish(t *testing.T, id, extra string, timeout time.Duration) (
 // write is SETEX.
 func (w *original) write(t *testing.T, id, text string, ttl time.Duration) {
 	t.Helper()
-	if err := w.redis.client.SetEx(t.Context(), "session:"+id, text, ttl.Truncate(time.Second)).Err(); err != nil {
+	if err := w.redis.client.Do(t.Context(), "SETEX", "session:"+id, int(ttl.Seconds()), text).Err(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -82,24 +82,32 @@ func startBalancer(t *testing.T, ports []int) *balancer {
 
 func (b *balancer) pass(conn net.Conn) {
 	defer conn.Close()
-	for range b.ports {
-		port := b.ports[int(b.next.Add(1))%len(b.ports)]
-		up, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second)
-		if err != nil {
-			continue
-		}
-		defer up.Close()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_, _ = copyAll(up, conn)
-			_ = up.(*net.TCPConn).CloseWrite()
-		}()
-		_, _ = copyAll(conn, up)
-		_ = conn.Close()
-		<-done
+	up := b.dial()
+	if up == nil {
 		return
 	}
+	defer up.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = copyAll(up, conn)
+		_ = up.CloseWrite()
+	}()
+	_, _ = copyAll(conn, up)
+	_ = conn.Close()
+	<-done
+}
+
+// dial reaches the next replica that takes connections; nil: none does.
+func (b *balancer) dial() *net.TCPConn {
+	for range b.ports {
+		port := b.ports[int(b.next.Add(1))%len(b.ports)]
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second)
+		if up, ok := conn.(*net.TCPConn); ok && err == nil {
+			return up
+		}
+	}
+	return nil
 }
 
 func copyAll(dst, src net.Conn) (int64, error) { return dst.(*net.TCPConn).ReadFrom(src) }

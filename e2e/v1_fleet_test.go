@@ -88,13 +88,6 @@ func (f *v1Fleet) trouble(format string, args ...any) {
 	f.troubles = append(f.troubles, fmt.Sprintf(format, args...))
 }
 
-// container is a running one, by its id.
-func (f *v1Fleet) container(id string) *v1container.Container {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.containers[id]
-}
-
 // faults lists what no service may cause: a task that was started twice, a second link to a
 // living container, a container that was turned away.
 func (f *v1Fleet) faults() []string {

@@ -14,6 +14,10 @@ import (
 // message is taken all the same, once nothing else waits.
 const maxGathered = 256 << 10
 
+// quietFor is how long nothing was written before a write goes out at once: there is nobody
+// to gather with, and the scheduler's turn would only cost time.
+const quietFor = 60 * time.Microsecond
+
 // gathering is a connection whose writes are gathered: what all clients of a container have to
 // say before its turn comes goes out in one call of the system, which costs more than all that
 // is done to their messages before. A write that failed is told to the next one, and to whoever
@@ -23,6 +27,7 @@ type gathering struct {
 
 	mu       sync.Mutex // guards the following
 	room     *sync.Cond // signalled when pending was taken
+	written  time.Time  // the last call of Write
 	pending  []byte
 	spare    []byte // pending's next buffer
 	flushing bool
@@ -42,7 +47,7 @@ func gather(dial tunnel.DialFunc) tunnel.DialFunc {
 	}
 }
 
-// Write implements net.Conn. It returns before p is written, and keeps none of it.
+// Write implements net.Conn. It may return before p is written, and keeps none of it.
 func (g *gathering) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -52,12 +57,34 @@ func (g *gathering) Write(p []byte) (int, error) {
 	if g.failed != nil {
 		return 0, g.failed
 	}
+	now := time.Now()
+	quiet := now.Sub(g.written) > quietFor
+	g.written = now
+	if quiet && !g.flushing && len(g.pending) == 0 {
+		return g.writeNow(p)
+	}
 	g.pending = append(g.pending, p...)
 	if !g.flushing {
 		g.flushing = true
 		go g.flush()
 	}
 	return len(p), nil
+}
+
+// writeNow writes past the queue, which is empty. g.mu is held, but not while it writes.
+func (g *gathering) writeNow(p []byte) (int, error) {
+	g.flushing = true
+	g.mu.Unlock()
+	_ = g.Conn.SetWriteDeadline(time.Now().Add(linkWrite))
+	n, err := g.Conn.Write(p)
+	g.mu.Lock()
+	g.failed = err
+	g.flushing = err == nil && len(g.pending) > 0
+	if g.flushing {
+		go g.flush()
+	}
+	g.room.Broadcast()
+	return n, err
 }
 
 // SetWriteDeadline implements net.Conn. Each call of the system has a deadline of its own.

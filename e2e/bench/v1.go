@@ -35,7 +35,6 @@ const shotSize = 40 << 20
 // it is not what is measured.
 type v1Lab struct {
 	*lab
-	secret string
 
 	mu       sync.Mutex // guards sessions
 	sessions map[string]bool
@@ -70,7 +69,7 @@ func (v *v1Lab) run(ctx context.Context, task ecslocal.TaskEnv) int {
 		}
 		server := &http.Server{Handler: v.handler(task.Env["CONTAINER_ID"]), ReadHeaderTimeout: 5 * time.Second}
 		go func() { _ = server.Serve(listener) }()
-		defer server.Close()
+		defer func() { _ = server.Close() }()
 		body, err := json.Marshal(map[string]any{"containerId": task.Env["CONTAINER_ID"], "ip": task.Addr, "port": task.Port, "taskArn": "local"})
 		if err != nil {
 			return err
@@ -81,7 +80,7 @@ func (v *v1Lab) run(ctx context.Context, task ecslocal.TaskEnv) int {
 		}
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("X-Container-Token", task.Env["CONTAINER_TOKEN"])
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 		if err != nil {
 			return err
 		}
@@ -187,7 +186,7 @@ func (v *v1Lab) startOurs(ctx context.Context, b *bench, sessions int) (target, 
 	for i := range sessions {
 		user := fmt.Sprintf("user_%d", i%1000)
 		tokens[i] = mint(secret, name(i), user)
-		if err := s.redis.SetEx(ctx, "session:"+name(i), documentOf(name(i), user, "pending"), documentLife).Err(); err != nil {
+		if err := s.write(ctx, name(i), user, "pending"); err != nil {
 			s.close()
 			return target{}, err
 		}
