@@ -86,7 +86,7 @@ func (b *balancer) pass(conn net.Conn) {
 	if up == nil {
 		return
 	}
-	defer up.Close()
+	defer func() { _ = up.Close() }()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
