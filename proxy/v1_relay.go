@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -232,7 +233,7 @@ type v1Seat struct {
 // carryV1 carries what the client says until its end.
 func (r *Relay) carryV1(seat v1Seat) {
 	c := seat.client
-	clean, err := c.read(r.cfg.Links.envMetrics)
+	clean, err := r.readV1(c)
 	if clean && c.remote.Load() != nil {
 		// The goodbye is the other replica's to answer.
 		timer := time.NewTimer(clientFarewell)
@@ -251,6 +252,17 @@ func (r *Relay) carryV1(seat v1Seat) {
 	r.unhost(c, seat.user, clean)
 	r.log.Info("client disconnected", "session", seat.session, "clean", clean,
 		"after", time.Since(c.opened).String(), "error", errorText(err))
+}
+
+// readV1 reads a client to its end. A fault of ours in that costs this client only.
+func (r *Relay) readV1(c *v1Client) (clean bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			clean, err = false, fmt.Errorf("reading the client panicked: %v", p)
+			r.log.Error("reading a client panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	return c.read(r.cfg.Links.envMetrics)
 }
 
 // graceAfter is how long a session waits for a client to come back.
