@@ -236,6 +236,18 @@ func TestClients(t *testing.T) {
 
 	t.Run("chromedp drives a session", func(t *testing.T) { driveChromedp(t, s, site) })
 
+	t.Run("go-rod drives a session", func(t *testing.T) { driveRod(t, s, site) })
+
+	t.Run("chrome-remote-interface drives a session", func(t *testing.T) {
+		created := s.alice.create(t, nil)
+		dir := t.TempDir()
+		var got tour
+		runClient(t, "cri.mjs", map[string]string{"url": created.ConnectURL, "site": site.url, "dir": dir}, &got)
+		site.wantTour(t, got)
+		wantPNG(t, readFile(t, filepath.Join(dir, "page.png")), 640, 360)
+		s.alice.release(t, created.ID)
+	})
+
 	t.Run("a browser closed through the protocol ends its session", func(t *testing.T) {
 		created := s.alice.create(t, nil)
 		c := dialCDP(t, created.ConnectURL)

@@ -66,7 +66,7 @@ func prepare() error {
 		return err
 	}
 	suite.clients = filepath.Join(here, "clients")
-	for _, module := range []string{"playwright-core", "puppeteer-core"} {
+	for _, module := range []string{"playwright-core", "puppeteer-core", "chrome-remote-interface"} {
 		if _, err := os.Stat(filepath.Join(suite.clients, "node_modules", module, "package.json")); err != nil {
 			missing = append(missing, err)
 		}

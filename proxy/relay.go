@@ -247,7 +247,7 @@ func (r *Relay) join(
 		r.log.Debug("client gone before its upgrade", "session", access.SessionID, "error", err)
 		return
 	}
-	cfg.Keeper = r.keeper
+	cfg.Keeper, cfg.PlainClient = r.keeper, !tunnel.KnowsControl(req)
 	v := &visit{session: access.SessionID, user: access.UserID, farewell: farewell, tunnel: tunnel.New(client, backend, cfg)}
 	r.track(v)
 	v.tunnel.Start(func(result tunnel.Result) { r.ended(v, result) })

@@ -3,6 +3,7 @@ package tunnel_test
 import (
 	"bytes"
 	"net"
+	"net/http"
 	"syscall"
 	"testing"
 	"time"
@@ -102,5 +103,41 @@ func TestABackendThatTakesNothingAnyMoreIsToldToTheClient(t *testing.T) {
 	_ = client.Close()
 	if r := <-done; r.First != tunnel.Backend || r.Err == nil {
 		t.Errorf("ended with %+v", r)
+	}
+}
+
+// A client that takes every frame for a message must not get one that is none.
+func TestAPlainClientGetsTheEndOfTheStreamInsteadOfACloseFrame(t *testing.T) {
+	t.Parallel()
+	last := frame(1, true, false, []byte("last"))
+	for name, end := range map[string]func(e *ends){
+		"of the backend's": func(e *ends) { write(t, e.backend, append(bytes.Clone(last), closeFrame(1000, "released", false)...)) },
+		"of ours": func(e *ends) {
+			write(t, e.backend, last)
+			expect(t, e.client, last)
+			e.tunnel.Close(1012, "draining")
+		},
+	} {
+		e := start(t, tunnel.Config{PlainClient: true, ClientGone: tunnel.CloseFrame{Code: 1001}}, nil, nil)
+		end(e)
+		if name == "of ours" {
+			expectRest(t, e.client)
+		} else {
+			expectRest(t, e.client, last)
+		}
+		_ = e.client.Close()
+		_ = e.backend.Close()
+		if r := e.wait(t); r.Err != nil {
+			t.Errorf("a close frame %s ended with %+v", name, r)
+		}
+	}
+}
+
+func TestOnlyARealKeyShowsThatControlFramesAreKnown(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{"dGhlIHNhbXBsZSBub25jZQ==": true, "nil": false, "": false, "c2hvcnQ=": false} {
+		if got := tunnel.KnowsControl(&http.Request{Header: http.Header{"Sec-Websocket-Key": {key}}}); got != want {
+			t.Errorf("with %q: %v", key, got)
+		}
 	}
 }

@@ -193,13 +193,26 @@ func (f *flow) move(p []byte) error {
 	if closes {
 		f.tunnel.end(f.from, nil)
 	}
+	mute := closes && f.plain()
+	if mute {
+		// A frame that began in what was written before stays without its end.
+		p = p[:max(0, len(p)-f.frames.closeSize)]
+	}
 	n, err := f.sink.write(p)
 	f.note(n)
-	if closes {
+	switch {
+	case mute:
+		f.closeWrite()
+		f.tunnel.bound(f, drainTimeout)
+		f.tunnel.bound(f.back, drainTimeout)
+	case closes:
 		f.closed()
 	}
 	return err
 }
+
+// plain tells whether dst takes control frames for messages.
+func (f *flow) plain() bool { return f.tunnel.cfg.PlainClient && f.to() == Client }
 
 // passed takes note of n bytes of payload that were written without coming here.
 func (f *flow) passed(n int) {
@@ -237,7 +250,7 @@ func (f *flow) closed() {
 // tell writes a close frame to dst, if there is one and dst's stream is open to it, and then
 // ends the stream.
 func (f *flow) tell(c CloseFrame) {
-	if c.Code != 0 && f.frames.open() {
+	if c.Code != 0 && f.frames.open() && !f.plain() {
 		_ = f.dst.SetWriteDeadline(time.Now().Add(closeTimeout))
 		_, _ = f.sink.write(encodeClose(c, f.to() == Backend))
 	}

@@ -28,9 +28,10 @@ const (
 type scanner struct {
 	masked bool // frames must be masked: they come from a client
 
-	messages uint64      // data messages that have ended
-	close    *CloseFrame // the first close frame that has ended
-	lively   bool        // something else than pings and pongs has passed; whoever reads it takes it back
+	messages  uint64      // data messages that have ended
+	close     *CloseFrame // the first close frame that has ended
+	closeSize int         // its bytes, without a mask
+	lively    bool        // something else than pings and pongs has passed; whoever reads it takes it back
 
 	malformed bool
 	header    [maxHeader]byte
@@ -152,6 +153,7 @@ func (s *scanner) endFrame() {
 func (s *scanner) readClose() *CloseFrame {
 	payload := s.control
 	s.control = nil
+	s.closeSize = 2 + len(payload)
 	for i := range payload {
 		payload[i] ^= s.mask[i%4]
 	}

@@ -251,6 +251,14 @@ func Accept(w http.ResponseWriter, r *http.Request, header http.Header) (Peer, e
 	return Peer{Conn: conn, Early: early}, nil
 }
 
+// KnowsControl tells whether a client may be sent control frames. One whose key is none (16 bytes
+// in base64) was written without the RFC: go-rod, which sends "nil", takes every frame for a
+// message, and a ping or a close frame brings the program down that uses it.
+func KnowsControl(r *http.Request) bool {
+	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-Websocket-Key"))
+	return err == nil && len(key) == 16
+}
+
 // acceptKey is the answer to a key (RFC 6455 §4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + acceptGUID)) //nolint:gosec // see the import

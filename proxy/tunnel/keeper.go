@@ -144,7 +144,9 @@ func (k *Keeper) lookAt(t *Tunnel) (asked int) {
 	up, down := &t.toBackend.watch, &t.toClient.watch
 	if least := min(up.quiet, down.quiet); least >= k.cfg.Ping && !t.toClient.sink.blocked.Load() {
 		up.quiet, down.quiet = up.quiet-least, down.quiet-least
-		t.call(&t.toClient, wishPing)
+		if !t.cfg.PlainClient {
+			t.call(&t.toClient, wishPing)
+		}
 	}
 	return asked
 }

@@ -62,6 +62,10 @@ type Config struct {
 	// vanished. It may take a moment, a second at most, to find out.
 	WhyBackendGone func() CloseFrame
 
+	// PlainClient says that the client takes every frame for a message (see KnowsControl): it
+	// gets no control frame of ours, and where the backend's close frame would come its stream ends.
+	PlainClient bool
+
 	Keeper *Keeper // nil: nobody; nothing is parked, no pings, no limit for stalled clients
 }
 
