@@ -48,14 +48,7 @@ func quantities() []quantity {
 // relaying measures the relay beside what else could stand in its place. In each round each
 // load is put on each proxy, in an order that is drawn anew; ratios are taken within a round.
 func relaying(ctx context.Context, b *bench) error {
-	if err := raiseFiles(); err != nil {
-		return err
-	}
-	// Generator, backend, Redis and all else share the first core; only proxies have the second.
-	if err := pinSelf(); err != nil {
-		return err
-	}
-	l, err := newLab()
+	l, err := startLab()
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,18 @@ func newLab() (*lab, error) {
 	return &lab{loop: l, begin: time.Now(), sockets: map[int]*socket{}, replies: map[int][]byte{}}, nil
 }
 
+// startLab makes one on the first core, with everything else but the proxies under measurement,
+// which have the second.
+func startLab() (*lab, error) {
+	if err := raiseFiles(); err != nil {
+		return nil, err
+	}
+	if err := pinSelf(); err != nil {
+		return nil, err
+	}
+	return newLab()
+}
+
 func (l *lab) close() {
 	for _, s := range l.sockets {
 		_ = syscall.Close(s.fd)

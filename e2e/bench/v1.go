@@ -316,13 +316,7 @@ func (v *v1Lab) quiet(ctx context.Context, t target, few, many int) (float64, er
 
 // envelopes measures the original dialect beside a relay that does the same in Node.
 func envelopes(ctx context.Context, b *bench) error {
-	if err := raiseFiles(); err != nil {
-		return err
-	}
-	if err := pinSelf(); err != nil {
-		return err
-	}
-	l, err := newLab()
+	l, err := startLab()
 	if err != nil {
 		return err
 	}
