@@ -111,7 +111,8 @@ func TestAPlainClientGetsTheEndOfTheStreamInsteadOfACloseFrame(t *testing.T) {
 	t.Parallel()
 	last := frame(1, true, false, []byte("last"))
 	for name, end := range map[string]func(e *ends){
-		"of the backend's": func(e *ends) { write(t, e.backend, append(bytes.Clone(last), closeFrame(1000, "released", false)...)) },
+		"of the backend's":                   func(e *ends) { write(t, e.backend, append(bytes.Clone(last), closeFrame(1000, "released", false)...)) },
+		"without a code, and more behind it": func(e *ends) { write(t, e.backend, append(append(bytes.Clone(last), 0x88, 0), last...)) },
 		"of ours": func(e *ends) {
 			write(t, e.backend, last)
 			expect(t, e.client, last)

@@ -196,7 +196,7 @@ func (f *flow) move(p []byte) error {
 	mute := closes && f.plain()
 	if mute {
 		// A frame that began in what was written before stays without its end.
-		p = p[:max(0, len(p)-f.frames.closeSize)]
+		p = p[:max(0, len(p)-f.frames.beyond-f.frames.closeSize)]
 	}
 	n, err := f.sink.write(p)
 	f.note(n)

@@ -31,6 +31,7 @@ type scanner struct {
 	messages  uint64      // data messages that have ended
 	close     *CloseFrame // the first close frame that has ended
 	closeSize int         // its bytes, without a mask
+	beyond    int         // bytes that came behind it, in the same piece
 	lively    bool        // something else than pings and pongs has passed; whoever reads it takes it back
 
 	malformed bool
@@ -48,17 +49,26 @@ type scanner struct {
 func (s *scanner) scan(p []byte) {
 	s.lively = s.lively || s.malformed
 	for len(p) > 0 && !s.malformed {
-		if !s.inPayload {
+		closed := s.close != nil
+		if s.inPayload {
+			p = s.scanPayload(p)
+		} else {
 			p = s.scanHeader(p)
-			continue
 		}
-		n := int(min(uint64(len(p)), s.left))
-		if s.opcode == opClose {
-			s.control = append(s.control, p[:n]...)
+		if !closed && s.close != nil {
+			s.beyond = len(p)
 		}
-		s.skip(uint64(n))
-		p = p[n:]
 	}
+}
+
+// scanPayload takes bytes of a frame's payload and returns the rest.
+func (s *scanner) scanPayload(p []byte) []byte {
+	n := int(min(uint64(len(p)), s.left))
+	if s.opcode == opClose {
+		s.control = append(s.control, p[:n]...)
+	}
+	s.skip(uint64(n))
+	return p[n:]
 }
 
 // skip takes n bytes of payload, of which there are as many to come, for seen.
