@@ -134,7 +134,7 @@ func (f *flow) run() (ended bool) {
 // pump moves bytes until one end fails, or the flow is parked: exactly one of the errors is
 // not nil.
 func (f *flow) pump() (readErr, writeErr error) {
-	if len(f.early) > 0 {
+	if len(f.early) > 0 && !f.tunnel.isClosing.Load() {
 		early := f.early
 		f.early = nil
 		if err := f.move(early); err != nil {
@@ -155,6 +155,12 @@ func (f *flow) pump() (readErr, writeErr error) {
 				continue // it was the keeper who called
 			}
 			return err, nil
+		}
+		if f.tunnel.isClosing.Load() {
+			// What came after Close may be the answer to the close frame that the other direction
+			// has sent by then: this side is to get ours.
+			release(buf)
+			return os.ErrDeadlineExceeded, nil
 		}
 		err = f.move(p)
 		release(buf)

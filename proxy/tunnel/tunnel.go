@@ -114,6 +114,8 @@ type Tunnel struct {
 
 	at int // the keeper's: where it is in its list
 
+	isClosing atomic.Bool // closing is set; for who does not hold mu
+
 	mu      sync.Mutex // guards the following, the flows' phases, and the setting of deadlines
 	closing *CloseFrame
 	closes  int  // close frames that have passed
@@ -247,6 +249,7 @@ func (t *Tunnel) closeLocked(code int, reason string) {
 		return
 	}
 	t.closing = &CloseFrame{Code: code, Reason: reason}
+	t.isClosing.Store(true)
 	// The goroutine of each direction is the only writer to its destination, so it is woken
 	// to write the frame itself: it alone knows whether it stands between frames.
 	now := time.Now()
