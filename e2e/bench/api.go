@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,89 +13,15 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
-
-// caller calls the API with a key.
-type caller struct {
-	url, key string
-	client   *http.Client
-}
-
-func newCaller(url, key string) caller {
-	return caller{url, key, &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 4}}}
-}
-
-type session struct{ ID, ConnectURL, Phase string }
-
-type container struct {
-	ID, Phase, Addr string
-	Used            int
-}
-
-// do sends a request and reads the answer into into.
-func (c caller) do(ctx context.Context, method, path string, body, into any) error {
-	var reader io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		reader = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.url+path, reader)
-	if err != nil {
-		return err
-	}
-	if c.key != "" {
-		req.Header.Set("X-BB-API-Key", c.key)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, text)
-	}
-	if s, ok := into.(*string); ok {
-		*s = string(text)
-		return nil
-	}
-	return json.Unmarshal(text, into)
-}
-
-func (c caller) create(ctx context.Context) (session, error) {
-	var s session
-	err := c.do(ctx, http.MethodPost, "/v1/sessions", struct{}{}, &s)
-	return s, err
-}
-
-func (c caller) release(ctx context.Context, id string) error {
-	return c.do(ctx, http.MethodPost, "/v1/sessions/"+id, map[string]string{"status": "REQUEST_RELEASE"}, &session{})
-}
-
-// ended is nil when the session has ended.
-func (c caller) ended(ctx context.Context, id string) error {
-	var s session
-	if err := c.do(ctx, http.MethodGet, "/v1/sessions/"+id, nil, &s); err != nil {
-		return err
-	}
-	if s.Phase != "ended" {
-		return errNotYet
-	}
-	return nil
-}
 
 // refilled is nil when nothing is held and as many browsers are warm as should be. How many are
 // warm is asked of the container itself: the service notes it only every few seconds.
-func (c caller) refilled(ctx context.Context, warm int) error {
-	var all []container
-	if err := c.do(ctx, http.MethodGet, "/v1/containers", nil, &all); err != nil {
+func refilled(ctx context.Context, c stage.Caller, warm int) error {
+	var all []stage.Container
+	if err := c.Do(ctx, http.MethodGet, "/v1/containers", nil, &all); err != nil {
 		return err
 	}
 	ready := false
@@ -105,25 +30,25 @@ func (c caller) refilled(ctx context.Context, warm int) error {
 			continue
 		}
 		var health struct{ Sessions, Warm int }
-		if err := (caller{url: "http://" + x.Addr, client: c.client}).do(ctx, http.MethodGet, "/health", nil, &health); err != nil {
+		if err := (stage.Caller{URL: "http://" + x.Addr, Client: c.Client}).Do(ctx, http.MethodGet, "/health", nil, &health); err != nil {
 			return err
 		}
 		if x.Used > 0 || health.Sessions > 0 || health.Warm < warm {
-			return fmt.Errorf("%w: it has %d slots used, %d sessions, %d warm", errNotYet, x.Used, health.Sessions, health.Warm)
+			return fmt.Errorf("%w: it has %d slots used, %d sessions, %d warm", stage.ErrNotYet, x.Used, health.Sessions, health.Warm)
 		}
 		ready = true
 	}
 	if !ready {
-		return errNotYet
+		return stage.ErrNotYet
 	}
 	return nil
 }
 
 // starts are how many sessions the service has started so far, by where the browser came from,
 // according to its metrics.
-func (c caller) starts(ctx context.Context) (warm, cold int, err error) {
+func starts(ctx context.Context, c stage.Caller) (warm, cold int, err error) {
 	var text string
-	if err := c.do(ctx, http.MethodGet, "/metrics", nil, &text); err != nil {
+	if err := c.Do(ctx, http.MethodGet, "/metrics", nil, &text); err != nil {
 		return 0, 0, err
 	}
 	for line := range strings.Lines(text) {

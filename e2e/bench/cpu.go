@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // adoptOrphans makes this process the parent of what its descendants leave behind, so that
@@ -177,7 +179,7 @@ func browserArgs(root int) ([]string, error) {
 		}
 		return args, nil
 	}
-	return nil, errNotYet
+	return nil, stage.ErrNotYet
 }
 
 // pinProcess puts all threads of a process on the first core, and those that they will make.

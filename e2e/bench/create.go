@@ -10,40 +10,42 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // dev is a running `wallcrawler dev`.
 type dev struct {
-	*process
-	api   caller
+	*stage.Process
+	api   stage.Caller
 	flags string
 	warm  int
 }
 
 // startDev starts one and waits until its container is up and its warm browsers are there.
 func (b *bench) startDev(ctx context.Context, slots, warm int) (*dev, error) {
-	port, err := freePort()
+	port, err := stage.FreePort()
 	if err != nil {
 		return nil, err
 	}
 	const key = "bench-key-of-one-run"
 	addr := "127.0.0.1:" + strconv.Itoa(port)
-	d := &dev{api: newCaller("http://"+addr, key), warm: warm,
+	d := &dev{api: stage.NewCaller("http://"+addr, key), warm: warm,
 		flags: fmt.Sprintf("--containers 1 --sessions-per-container %d --warm %d", slots, warm)}
-	home := filepath.Join(b.tmp, "home")
+	home := filepath.Join(b.Tmp, "home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
 	// What the user remembers of a dev of their own stays as it is: HOME is another.
-	d.process, err = b.start(program{name: "wallcrawler dev", path: b.binary,
-		args: []string{"dev", "--listen", addr, "--api-key", key, "--browser", b.browser, "--log-level", "error",
+	d.Process, err = b.Start(stage.Program{Name: "wallcrawler dev", Path: b.Binary,
+		Args: []string{"dev", "--listen", addr, "--api-key", key, "--browser", b.browser, "--log-level", "error",
 			"--containers", "1", "--sessions-per-container", strconv.Itoa(slots), "--warm", strconv.Itoa(warm)},
-		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + b.tmp}})
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + b.Tmp}})
 	if err != nil {
 		return nil, err
 	}
 	if err := d.releaseGreeting(ctx); err != nil {
-		d.stop(syscall.SIGINT)
+		d.Stop(syscall.SIGINT)
 		return nil, err
 	}
 	return d, nil
@@ -52,13 +54,13 @@ func (b *bench) startDev(ctx context.Context, slots, warm int) (*dev, error) {
 // releaseGreeting ends the session that dev creates for its user, so that only the bench's own
 // are there.
 func (d *dev) releaseGreeting(ctx context.Context) error {
-	var all []session
-	err := d.until(ctx, 60*time.Second, "the first browser is there", func() error {
-		if err := d.api.do(ctx, "GET", "/v1/sessions", nil, &all); err != nil {
+	var all []stage.Session
+	err := d.Until(ctx, 60*time.Second, "the first browser is there", func() error {
+		if err := d.api.Do(ctx, "GET", "/v1/sessions", nil, &all); err != nil {
 			return err
 		}
 		if len(all) == 0 || all[0].Phase != "ready" {
-			return errNotYet
+			return stage.ErrNotYet
 		}
 		return nil
 	})
@@ -66,7 +68,7 @@ func (d *dev) releaseGreeting(ctx context.Context) error {
 		return err
 	}
 	for _, s := range all {
-		if err := d.api.release(ctx, s.ID); err != nil {
+		if err := d.api.Release(ctx, s.ID); err != nil {
 			return err
 		}
 	}
@@ -75,7 +77,7 @@ func (d *dev) releaseGreeting(ctx context.Context) error {
 
 // refill waits until everything that is put off is done.
 func (d *dev) refill(ctx context.Context) error {
-	return d.until(ctx, 60*time.Second, "browsers are warm", func() error { return d.api.refilled(ctx, d.warm) })
+	return d.Until(ctx, 60*time.Second, "browsers are warm", func() error { return refilled(ctx, d.api, d.warm) })
 }
 
 // create measures from POST /v1/sessions to the first answer of the browser.
@@ -111,9 +113,9 @@ func (b *bench) createMany(ctx context.Context, warm, n int) (total, posted samp
 	if err != nil {
 		return nil, nil, "", err
 	}
-	defer d.stop(syscall.SIGINT)
+	defer d.Stop(syscall.SIGINT)
 	const ignored = 3 // connections and code paths used for the first time
-	warmBefore, coldBefore, err := d.api.starts(ctx)
+	warmBefore, coldBefore, err := starts(ctx, d.api)
 	if err != nil {
 		return nil, nil, "", err
 	}
@@ -122,7 +124,7 @@ func (b *bench) createMany(ctx context.Context, warm, n int) (total, posted samp
 			return nil, nil, "", err
 		}
 		begin := time.Now()
-		s, err := d.api.create(ctx)
+		s, err := d.api.Create(ctx)
 		if err != nil {
 			return nil, nil, "", err
 		}
@@ -135,14 +137,14 @@ func (b *bench) createMany(ctx context.Context, warm, n int) (total, posted samp
 			total, posted = append(total, time.Since(begin)), append(posted, answered)
 		}
 		leave(conn)
-		if err := d.api.release(ctx, s.ID); err != nil {
+		if err := d.api.Release(ctx, s.ID); err != nil {
 			return nil, nil, "", err
 		}
-		if err := d.until(ctx, 20*time.Second, "the session has ended", func() error { return d.api.ended(ctx, s.ID) }); err != nil {
+		if err := d.Until(ctx, 20*time.Second, "the session has ended", func() error { return d.api.Ended(ctx, s.ID) }); err != nil {
 			return nil, nil, "", err
 		}
 	}
-	warmAfter, coldAfter, err := d.api.starts(ctx)
+	warmAfter, coldAfter, err := starts(ctx, d.api)
 	note = fmt.Sprintf("`dev %s`: %d browsers came warm and %d cold. One after the other; the next begins when the last has ended and %d browsers are warm.",
 		d.flags, warmAfter-warmBefore, coldAfter-coldBefore, warm)
 	return total, posted, note, err

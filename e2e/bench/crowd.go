@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // crowd fills the service with sessions and tells what they cost while nothing happens.
@@ -14,22 +16,22 @@ func crowd(ctx context.Context, b *bench) error {
 	slots := b.count(1000)
 	n := containers * slots
 	b.title("Crowd: %d sessions in %d containers", n, containers)
-	s, err := b.startService(ctx, serviceOptions{containers: containers, slots: slots, notifications: true})
+	s, err := b.startService(ctx, stage.Options{Containers: containers, Slots: slots, Notifications: true})
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer s.Close()
 	const idleFor = 15 * time.Second
 	calm, err := s.idle(ctx, idleFor)
 	if err != nil {
 		return err
 	}
-	memory, err := s.usedMemory(ctx)
+	memory, err := s.UsedMemory(ctx)
 	if err != nil {
 		return err
 	}
-	rss := resident(s.pid())
-	before, err := s.commands(ctx)
+	rss := resident(s.Pid())
+	before, err := s.Commands(ctx)
 	if err != nil {
 		return err
 	}
@@ -38,11 +40,11 @@ func crowd(ctx context.Context, b *bench) error {
 	begin := time.Now()
 	const batch = 500
 	for from := 0; from < n; from += batch {
-		pipe := s.redis.Pipeline()
+		pipe := s.Redis.Pipeline()
 		for i := from; i < min(from+batch, n); i++ {
 			id, user := fmt.Sprintf("ses_crowd_%d", i), fmt.Sprintf("user_%d", i%2000)
-			created[i], _ = s.fakes.expect(id)
-			pipe.SetEx(ctx, "session:"+id, documentOf(id, user, "pending"), documentLife)
+			created[i], _ = s.Fakes.Expect(id)
+			pipe.SetEx(ctx, "session:"+id, stage.DocumentOf(id, user, "pending"), stage.DocumentLife)
 		}
 		if _, err := pipe.Exec(ctx); err != nil {
 			return fmt.Errorf("writing documents: %w", err)
@@ -51,7 +53,7 @@ func crowd(ctx context.Context, b *bench) error {
 	written := time.Since(begin)
 	var last time.Time
 	for i := range created {
-		at, err := s.await(ctx, created[i], 150*time.Second)
+		at, err := s.Await(ctx, created[i], 150*time.Second)
 		if err != nil {
 			return fmt.Errorf("session %d of %d: %w", i, n, err)
 		}
@@ -65,12 +67,12 @@ func crowd(ctx context.Context, b *bench) error {
 		return err
 	}
 	settled := time.Since(begin)
-	after, err := s.commands(ctx)
+	after, err := s.Commands(ctx)
 	if err != nil {
 		return err
 	}
 	start := difference(after, before)
-	memoryAfter, err := s.usedMemory(ctx)
+	memoryAfter, err := s.UsedMemory(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,10 +80,10 @@ func crowd(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	rssAfter := resident(s.pid())
+	rssAfter := resident(s.Pid())
 	// Now a client at each, as containers report it. The first round of reports is news.
-	s.fakes.active.Store(true)
-	if err := pause(ctx, 15*time.Second); err != nil {
+	s.Fakes.Active.Store(true)
+	if err := stage.Pause(ctx, 15*time.Second); err != nil {
 		return err
 	}
 	driven, err := s.idle(ctx, idleFor)
@@ -133,21 +135,21 @@ type idleness struct {
 }
 
 func (s *service) idle(ctx context.Context, d time.Duration) (idleness, error) {
-	before, err := s.commands(ctx)
+	before, err := s.Commands(ctx)
 	if err != nil {
 		return idleness{}, err
 	}
-	cpu, begin := treeCPU(s.pid()), time.Now()
-	if err := pause(ctx, d); err != nil {
+	cpu, begin := treeCPU(s.Pid()), time.Now()
+	if err := stage.Pause(ctx, d); err != nil {
 		return idleness{}, err
 	}
-	after, err := s.commands(ctx)
+	after, err := s.Commands(ctx)
 	if err != nil {
 		return idleness{}, err
 	}
 	seconds := time.Since(begin).Seconds()
 	by := difference(after, before)
-	return idleness{seconds, float64(sum(by)) / seconds, by, time.Duration(float64(treeCPU(s.pid())-cpu) / seconds)}, nil
+	return idleness{seconds, float64(sum(by)) / seconds, by, time.Duration(float64(treeCPU(s.Pid())-cpu) / seconds)}, nil
 }
 
 func mb(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // document measures from a foreign writer's SETEX to CREATE_SESSION on the container's link.
@@ -20,13 +22,13 @@ func document(ctx context.Context, b *bench) error {
 	var life map[string]int64
 	var sessions int
 	rows := [][]string{timesHead()}
-	measure := func(o serviceOptions, what, goal string, run func(*service) (sample, sample, error)) error {
+	measure := func(o stage.Options, what, goal string, run func(*service) (sample, sample, error)) error {
 		s, err := b.startService(ctx, o)
 		if err != nil {
 			return err
 		}
-		defer s.close()
-		before, err := s.commands(ctx)
+		defer s.Close()
+		before, err := s.Commands(ctx)
 		if err != nil {
 			return err
 		}
@@ -35,7 +37,7 @@ func document(ctx context.Context, b *bench) error {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		if what == notified {
-			after, err := s.commands(ctx)
+			after, err := s.Commands(ctx)
 			if err != nil {
 				return err
 			}
@@ -48,9 +50,9 @@ func document(ctx context.Context, b *bench) error {
 		return nil
 	}
 
-	small := serviceOptions{containers: 2, slots: 1000}
+	small := stage.Options{Containers: 2, Slots: 1000}
 	noted := small
-	noted.notifications = true
+	noted.Notifications = true
 	if err := measure(noted, notified, "p99 ≤ 25", func(s *service) (sample, sample, error) { return s.oneByOne(ctx, b.count(400)) }); err != nil {
 		return err
 	}
@@ -73,31 +75,31 @@ func (s *service) oneByOne(ctx context.Context, n int) (created, ended sample, e
 	for i := range n + ignored {
 		id := fmt.Sprintf("ses_one_%d", i)
 		user := fmt.Sprintf("user_%d", i%20)
-		toCreate, toEnd := s.fakes.expect(id)
+		toCreate, toEnd := s.Fakes.Expect(id)
 		begin := time.Now()
-		if err := s.write(ctx, id, user, "pending"); err != nil {
+		if err := s.Write(ctx, id, user, "pending"); err != nil {
 			return nil, nil, err
 		}
-		at, err := s.await(ctx, toCreate, 30*time.Second)
+		at, err := s.Await(ctx, toCreate, 30*time.Second)
 		if err != nil {
 			return nil, nil, err
 		}
 		took := at.Sub(begin)
 		// Not in step with whatever the service does after a binding.
-		if err := pause(ctx, rand.N(20*time.Millisecond)); err != nil {
+		if err := stage.Pause(ctx, rand.N(20*time.Millisecond)); err != nil {
 			return nil, nil, err
 		}
 		begin = time.Now()
-		if err := s.write(ctx, id, user, "terminated"); err != nil {
+		if err := s.Write(ctx, id, user, "terminated"); err != nil {
 			return nil, nil, err
 		}
-		if at, err = s.await(ctx, toEnd, 30*time.Second); err != nil {
+		if at, err = s.Await(ctx, toEnd, 30*time.Second); err != nil {
 			return nil, nil, err
 		}
 		if i >= ignored {
 			created, ended = append(created, took), append(ended, at.Sub(begin))
 		}
-		if err := pause(ctx, rand.N(20*time.Millisecond)); err != nil {
+		if err := stage.Pause(ctx, rand.N(20*time.Millisecond)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -115,19 +117,19 @@ func (s *service) spread(ctx context.Context, n int, over time.Duration) (sample
 	creates := make([]<-chan time.Time, n)
 	start := time.Now()
 	for i := range n {
-		if err := pause(ctx, time.Until(start.Add(gaps[i]))); err != nil {
+		if err := stage.Pause(ctx, time.Until(start.Add(gaps[i]))); err != nil {
 			return nil, err
 		}
 		id := fmt.Sprintf("ses_spread_%d", i)
-		creates[i], _ = s.fakes.expect(id)
+		creates[i], _ = s.Fakes.Expect(id)
 		begins[i] = time.Now()
-		if err := s.write(ctx, id, fmt.Sprintf("user_%d", i%20), "pending"); err != nil {
+		if err := s.Write(ctx, id, fmt.Sprintf("user_%d", i%20), "pending"); err != nil {
 			return nil, err
 		}
 	}
 	var created sample
 	for i := range n {
-		at, err := s.await(ctx, creates[i], 30*time.Second)
+		at, err := s.Await(ctx, creates[i], 30*time.Second)
 		if err != nil {
 			return nil, err
 		}

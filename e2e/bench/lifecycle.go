@@ -16,6 +16,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // lifecycleRun is one way of running lifecycles. A block is a number of lifecycles of one
@@ -93,8 +95,8 @@ func (b *bench) lifecycles(ctx context.Context, r lifecycleRun, site string) (go
 	if err != nil {
 		return nil, 0, err
 	}
-	defer d.stop(syscall.SIGINT)
-	args, err := browserArgs(d.pid())
+	defer d.Stop(syscall.SIGINT)
+	args, err := browserArgs(d.Pid())
 	if err != nil {
 		return nil, 0, fmt.Errorf("finding the agent's browser: %w", err)
 	}
@@ -102,37 +104,37 @@ func (b *bench) lifecycles(ctx context.Context, r lifecycleRun, site string) (go
 	if err != nil {
 		return nil, 0, err
 	}
-	defer bare.stop(syscall.SIGKILL)
+	defer bare.Stop(syscall.SIGKILL)
 
 	input, err := json.Marshal(map[string]any{
-		"clients": b.clients, "api": d.api.url, "key": d.api.key, "site": site, "bare": bareURL, "browser": b.browser, "browserArgs": args,
-		"tmp": b.tmp, "warm": r.warm, "concurrency": r.concurrency, "block": r.block, "rounds": r.rounds,
+		"clients": b.clients, "api": d.api.URL, "key": d.api.Key, "site": site, "bare": bareURL, "browser": b.browser, "browserArgs": args,
+		"tmp": b.Tmp, "warm": r.warm, "concurrency": r.concurrency, "block": r.block, "rounds": r.rounds,
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	answers, stdout := io.Pipe()
-	script := filepath.Join(b.tmp, "lifecycle.mjs")
+	script := filepath.Join(b.Tmp, "lifecycle.mjs")
 	if err := os.WriteFile(script, lifecycleScript, 0o600); err != nil {
 		return nil, 0, err
 	}
-	node, err := b.start(program{name: "node", path: "node", args: []string{script}, stdin: true, stdout: stdout,
-		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.tmp, "TMPDIR=" + b.tmp, "INPUT=" + string(input)}})
+	node, err := b.Start(stage.Program{Name: "node", Path: "node", Args: []string{script}, Stdin: true, Stdout: stdout,
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.Tmp, "TMPDIR=" + b.Tmp, "INPUT=" + string(input)}})
 	if err != nil {
 		return nil, 0, err
 	}
-	known := []int{d.pid(), bare.pid(), node.pid()}
+	known := []int{d.Pid(), bare.Pid(), node.Pid()}
 	stopped := make(chan struct{})
 	go func() { // nobody writes any more: the reader below must not wait for ever
 		defer close(stopped)
 		select {
-		case <-node.done:
+		case <-node.Done:
 		case <-ctx.Done():
 		}
 		_ = stdout.CloseWithError(errors.Join(io.ErrUnexpectedEOF, ctx.Err()))
 	}()
 	defer func() {
-		node.stop(syscall.SIGTERM)
+		node.Stop(syscall.SIGTERM)
 		<-stopped
 		reap(known...)
 	}()
@@ -140,7 +142,7 @@ func (b *bench) lifecycles(ctx context.Context, r lifecycleRun, site string) (go
 	next := func(into any) error {
 		text, err := lines.ReadBytes('\n')
 		if err != nil {
-			return fmt.Errorf("reading what node says: %w: %s", err, node.output.text())
+			return fmt.Errorf("reading what node says: %w: %s", err, node.Output.Text())
 		}
 		return json.Unmarshal(text, into)
 	}
@@ -149,26 +151,26 @@ func (b *bench) lifecycles(ctx context.Context, r lifecycleRun, site string) (go
 		return nil, 0, err
 	}
 	const idleFor = 3 * time.Second
-	before := treeCPU(d.pid())
-	if err := pause(ctx, idleFor); err != nil {
+	before := treeCPU(d.Pid())
+	if err := stage.Pause(ctx, idleFor); err != nil {
 		return nil, 0, err
 	}
-	idle = (treeCPU(d.pid()) - before) / time.Duration(idleFor/time.Second)
+	idle = (treeCPU(d.Pid()) - before) / time.Duration(idleFor/time.Second)
 
 	use := func() map[string]time.Duration {
 		return map[string]time.Duration{
-			"ours": treeCPU(d.pid()), "bare": treeCPU(bare.pid()), "spawned": descendantsCPU(node.pid()) + orphansCPU(known...),
+			"ours": treeCPU(d.Pid()), "bare": treeCPU(bare.Pid()), "spawned": descendantsCPU(node.Pid()) + orphansCPU(known...),
 		}
 	}
-	from, ownFrom := use(), programCPU(d.pid())
-	if _, err := io.WriteString(node.stdin, "go\n"); err != nil {
+	from, ownFrom := use(), programCPU(d.Pid())
+	if _, err := io.WriteString(node.Stdin, "go\n"); err != nil {
 		return nil, 0, err
 	}
 	got = map[string]measured{}
 	if err := next(&got); err != nil {
 		return nil, 0, err
 	}
-	to, ownTo := use(), programCPU(d.pid())
+	to, ownTo := use(), programCPU(d.Pid())
 	for name, m := range got {
 		m.cpu = to[name] - from[name]
 		if name == "ours" {
@@ -180,29 +182,29 @@ func (b *bench) lifecycles(ctx context.Context, r lifecycleRun, site string) (go
 }
 
 // startBrowser starts a browser that stays, with the flags of the agent's.
-func (b *bench) startBrowser(ctx context.Context, args []string) (*process, string, error) {
-	dir, err := os.MkdirTemp(b.tmp, "bare-")
+func (b *bench) startBrowser(ctx context.Context, args []string) (*stage.Process, string, error) {
+	dir, err := os.MkdirTemp(b.Tmp, "bare-")
 	if err != nil {
 		return nil, "", err
 	}
 	args = append([]string{"--user-data-dir=" + dir}, args...)
-	p, err := b.start(program{name: "chromium", path: b.browser, args: args,
-		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "DBUS_SESSION_BUS_ADDRESS=disabled:"}})
+	p, err := b.Start(stage.Program{Name: "chromium", Path: b.browser, Args: args,
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "DBUS_SESSION_BUS_ADDRESS=disabled:"}})
 	if err != nil {
 		return nil, "", err
 	}
 	listening := regexp.MustCompile(`DevTools listening on (ws:\S+)`)
 	var url string
-	err = p.until(ctx, 20*time.Second, "the browser listens", func() error {
-		found := listening.FindStringSubmatch(p.output.text())
+	err = p.Until(ctx, 20*time.Second, "the browser listens", func() error {
+		found := listening.FindStringSubmatch(p.Output.Text())
 		if found == nil {
-			return errNotYet
+			return stage.ErrNotYet
 		}
 		url = found[1]
 		return nil
 	})
 	if err != nil {
-		p.stop(syscall.SIGKILL)
+		p.Stop(syscall.SIGKILL)
 		return nil, "", err
 	}
 	return p, url, nil

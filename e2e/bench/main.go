@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -23,15 +22,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // bench is what all sections share.
 type bench struct {
-	binary  string // the program
+	stage.Stage
 	browser string // Chromium's executable
 	clients string // the npm project with playwright-core
-	tmp     string // everything that is written is below
-	verbose bool
 	out     io.Writer
 	scale   float64 // of the counts
 	rounds  int     // of the relay
@@ -86,10 +85,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&b.rounds, "rounds", 3, "relay: how often each load is measured")
 	flags.StringVar(&b.targets, "relay", "", "relay: comma list of loads and proxies to measure; empty: all")
 	flags.Float64Var(&b.scale, "scale", 1, "multiplies every count; below 1 for a trial")
-	flags.StringVar(&b.binary, "binary", "", "the program (default: built)")
+	flags.StringVar(&b.Binary, "binary", "", "the program (default: built)")
 	flags.StringVar(&b.browser, "browser", "/usr/lib/chromium/chromium-headless-shell", "Chromium's executable, not a wrapper around it")
 	flags.StringVar(&b.clients, "clients", "e2e/clients", "directory whose node_modules has playwright-core")
-	flags.BoolVar(&b.verbose, "v", false, "show what the started programs print")
+	flags.BoolVar(&b.Verbose, "v", false, "show what the started programs print")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -102,21 +101,19 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := adoptOrphans(); err != nil {
 		return err
 	}
-	if b.tmp, err = os.MkdirTemp("", "wc-bench-"); err != nil {
+	if b.Tmp, err = os.MkdirTemp("", "wc-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.tmp)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(b.Tmp)) }()
 	if b.clients, err = filepath.Abs(b.clients); err != nil {
 		return err
 	}
-	if b.binary == "" {
-		b.binary = filepath.Join(b.tmp, "wallcrawler")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/wallcrawler")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("building the program: %w\n%s", err, text)
+	if b.Binary == "" {
+		b.Binary = filepath.Join(b.Tmp, "wallcrawler")
+		if err := stage.Build(ctx, b.Binary); err != nil {
+			return err
 		}
-	} else if b.binary, err = filepath.Abs(b.binary); err != nil {
+	} else if b.Binary, err = filepath.Abs(b.Binary); err != nil {
 		return err
 	}
 
@@ -139,6 +136,14 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	fmt.Fprintf(out, "\nIn all %s.\n", time.Since(begin).Round(time.Second))
 	return nil
+}
+
+// service is one that is measured.
+type service struct{ *stage.Service }
+
+func (b *bench) startService(ctx context.Context, o stage.Options) (*service, error) {
+	s, err := b.StartService(ctx, o)
+	return &service{s}, err
 }
 
 // count scales a count.

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // lab is generator and backend of the relay's measurements: one loop, turned by the goroutine
@@ -135,7 +137,7 @@ func (l *lab) run(ctx context.Context, limit time.Duration, what string, done fu
 			return err
 		}
 		if l.now() > end {
-			return fmt.Errorf("%s: %w after %s", what, errNotYet, limit)
+			return fmt.Errorf("%s: %w after %s", what, stage.ErrNotYet, limit)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -22,6 +22,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // target is a proxy under measurement.
@@ -157,11 +159,6 @@ func reverseProxy(args []string) error {
 	return server.ListenAndServe()
 }
 
-// pinned puts a command on one core. The generator and all else has the first one, proxies the second.
-func pinned(core string, args []string) []string {
-	return append([]string{"taskset", "-c", core}, args...)
-}
-
 const (
 	labCore   = "0"
 	proxyCore = "1"
@@ -169,11 +166,11 @@ const (
 
 // startPeer starts a peer in front of backend.
 func (b *bench) startPeer(ctx context.Context, p peer, backend netip.AddrPort) (target, error) {
-	dir, err := os.MkdirTemp(b.tmp, "peer-")
+	dir, err := os.MkdirTemp(b.Tmp, "peer-")
 	if err != nil {
 		return target{}, err
 	}
-	port, err := freePort()
+	port, err := stage.FreePort()
 	if err != nil {
 		return target{}, err
 	}
@@ -182,19 +179,19 @@ func (b *bench) startPeer(ctx context.Context, p peer, backend netip.AddrPort) (
 	if err != nil {
 		return target{}, err
 	}
-	args = pinned(proxyCore, args)
-	process, err := b.start(program{name: p.name, path: args[0], args: args[1:],
-		env: []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin", "HOME=" + dir, "GOMAXPROCS=1"}})
+	args = stage.Pinned(proxyCore, args)
+	process, err := b.Start(stage.Program{Name: p.name, Path: args[0], Args: args[1:],
+		Env: []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin", "HOME=" + dir, "GOMAXPROCS=1"}})
 	if err != nil {
 		return target{}, err
 	}
-	t := target{name: p.name, addr: listen, pid: process.pid(),
+	t := target{name: p.name, addr: listen, pid: process.Pid(),
 		request: func(id int) (string, string) { return fmt.Sprintf("/sessions/s%d/ws", id), "bench" },
 		close: func() {
-			process.stop(syscall.SIGTERM)
+			process.Stop(syscall.SIGTERM)
 			_ = os.RemoveAll(dir)
 		}}
-	if err := process.until(ctx, 10*time.Second, "it listens", func() error { return listens(listen) }); err != nil {
+	if err := process.Until(ctx, 10*time.Second, "it listens", func() error { return listens(listen) }); err != nil {
 		t.close()
 		return target{}, err
 	}
@@ -218,34 +215,34 @@ func (b *bench) startOurs(ctx context.Context, l *lab, sessions int) (target, er
 	sessions = max(sessions, 600) // for atRest
 	containers := (sessions + slotsEach - 1) / slotsEach
 	secret := rand.Text()
-	s, err := b.startService(ctx, serviceOptions{containers: containers, slots: slotsEach, notifications: true,
-		secret: secret, sockets: l.serve, core: proxyCore})
+	s, err := b.startService(ctx, stage.Options{Containers: containers, Slots: slotsEach, Notifications: true,
+		Secret: secret, Sockets: l.serve, Core: proxyCore})
 	if err != nil {
 		return target{}, err
 	}
-	t := target{name: ourName, pid: s.pid(), close: s.close, addr: s.addr}
+	t := target{name: ourName, pid: s.Pid(), close: s.Close, addr: s.Addr}
 	tokens := make([]string, sessions)
 	name := func(i int) string { return fmt.Sprintf("ses_bench_%d", i) }
 	bound := make([]<-chan time.Time, sessions)
 	const batch = 500
 	for from := 0; from < sessions && err == nil; from += batch {
-		pipe := s.redis.Pipeline()
+		pipe := s.Redis.Pipeline()
 		for i := from; i < min(from+batch, sessions); i++ {
 			user := fmt.Sprintf("user_%d", i%1000)
 			tokens[i] = mint(secret, name(i), user)
-			bound[i], _ = s.fakes.expect(name(i))
-			pipe.SetEx(ctx, "session:"+name(i), documentOf(name(i), user, "pending"), documentLife)
+			bound[i], _ = s.Fakes.Expect(name(i))
+			pipe.SetEx(ctx, "session:"+name(i), stage.DocumentOf(name(i), user, "pending"), stage.DocumentLife)
 		}
 		_, err = pipe.Exec(ctx)
 	}
 	for i := 0; i < sessions && err == nil; i++ {
-		_, err = s.await(ctx, bound[i], 2*time.Minute)
+		_, err = s.Await(ctx, bound[i], 2*time.Minute)
 	}
 	if err == nil {
 		err = s.settle(ctx, 90*time.Second)
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return target{}, fmt.Errorf("binding %d sessions: %w", sessions, err)
 	}
 	t.request = func(id int) (string, string) { return "/sessions/" + name(id) + "/ws", tokens[id] }
@@ -256,7 +253,7 @@ func (b *bench) startOurs(ctx context.Context, l *lab, sessions int) (target, er
 func mint(secret, session, user string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	claims, err := json.Marshal(map[string]any{"sessionId": session, "userId": user, "aud": []string{"wallcrawler"},
-		"iat": time.Now().Unix(), "exp": time.Now().Add(documentLife).Unix()})
+		"iat": time.Now().Unix(), "exp": time.Now().Add(stage.DocumentLife).Unix()})
 	if err != nil {
 		panic(err) // it holds nothing that JSON cannot
 	}

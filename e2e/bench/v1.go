@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/controller/ecs/ecslocal"
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
 // What the original dialect's clients ask, and what they get.
@@ -156,8 +157,8 @@ func (v *v1Lab) startOurs(ctx context.Context, b *bench, sessions int) (target, 
 	containers := (sessions + slotsEach - 1) / slotsEach
 	v.created.Store(0)
 	go func() {
-		s, err := b.startService(ctx, serviceOptions{containers: containers, slots: slotsEach, notifications: true, secret: secret,
-			core: proxyCore, run: v.run, env: []string{"POOL_PROTOCOL=v1", "DISCONNECT_GRACE=1h", "LOST_GRACE=1h"}})
+		s, err := b.startService(ctx, stage.Options{Containers: containers, Slots: slotsEach, Notifications: true, Secret: secret,
+			Core: proxyCore, Run: v.run, Env: []string{"POOL_PROTOCOL=v1", "DISCONNECT_GRACE=1h", "LOST_GRACE=1h"}})
 		done <- started{s, err}
 	}()
 	var got started
@@ -180,14 +181,14 @@ func (v *v1Lab) startOurs(ctx context.Context, b *bench, sessions int) (target, 
 		return target{}, err
 	}
 	s := got.s
-	t := target{name: ourName, pid: s.pid(), close: s.close, addr: s.addr}
+	t := target{name: ourName, pid: s.Pid(), close: s.Close, addr: s.Addr}
 	tokens := make([]string, sessions)
 	name := func(i int) string { return "ses_" + strconv.Itoa(i) }
 	for i := range sessions {
 		user := fmt.Sprintf("user_%d", i%1000)
 		tokens[i] = mint(secret, name(i), user)
-		if err := s.write(ctx, name(i), user, "pending"); err != nil {
-			s.close()
+		if err := s.Write(ctx, name(i), user, "pending"); err != nil {
+			s.Close()
 			return target{}, err
 		}
 	}
@@ -196,7 +197,7 @@ func (v *v1Lab) startOurs(ctx context.Context, b *bench, sessions int) (target, 
 		err = v.rest(ctx, 5*time.Second) // for what is still to be written
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return target{}, err
 	}
 	t.request = func(id int) (string, string) { return "/sessions/" + name(id) + "/ws", tokens[id] }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package stage
 
 import (
 	"bytes"
@@ -24,25 +24,26 @@ import (
 	"github.com/wallcrawler/wallcrawler/proxy/wire"
 )
 
-// fakes are containers without browsers: they register, hold a link and obey at once, so that
+// Fakes are containers without browsers: they register, hold a link and obey at once, so that
 // what is measured is the service alone.
-type fakes struct {
-	sockets http.HandlerFunc // serves sessions' sockets; nil: nobody does. Set before run.
+type Fakes struct {
+	Sockets http.HandlerFunc // serves sessions' sockets; nil: nobody does. Set before Run.
 
 	mu      sync.Mutex
 	created map[string]chan time.Time // by session: gets the time of CREATE_SESSION
 	ended   map[string]chan time.Time // by session: gets the time of DESTROY_SESSION
 	said    error                     // the last thing that went wrong
 
-	active atomic.Bool // reports say that a client is there and bytes move
+	Active atomic.Bool // reports say that a client is there and bytes move
 }
 
-func newFakes() *fakes {
-	return &fakes{created: map[string]chan time.Time{}, ended: map[string]chan time.Time{}}
+// NewFakes returns Fakes without containers.
+func NewFakes() *Fakes {
+	return &Fakes{created: map[string]chan time.Time{}, ended: map[string]chan time.Time{}}
 }
 
-// expect must be called before the session is written.
-func (f *fakes) expect(id string) (created, ended <-chan time.Time) {
+// Expect tells when a container gets the orders of a session. It must be called before the session is written.
+func (f *Fakes) Expect(id string) (created, ended <-chan time.Time) {
 	c, e := make(chan time.Time, 1), make(chan time.Time, 1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,7 +52,7 @@ func (f *fakes) expect(id string) (created, ended <-chan time.Time) {
 }
 
 // saw tells of an order, once.
-func (f *fakes) saw(o wire.Order, at time.Time) {
+func (f *Fakes) saw(o wire.Order, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	of := f.created
@@ -64,26 +65,27 @@ func (f *fakes) saw(o wire.Order, at time.Time) {
 	}
 }
 
-func (f *fakes) complain(err error) {
+func (f *Fakes) complain(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.said = err
 }
 
-func (f *fakes) lastError() error {
+// LastError is the last thing that went wrong.
+func (f *Fakes) LastError() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.said
 }
 
-// run is one container, for as long as its task lives.
-func (f *fakes) run(ctx context.Context, env ecslocal.TaskEnv) int {
+// Run is one container, for as long as its task lives.
+func (f *Fakes) Run(ctx context.Context, env ecslocal.TaskEnv) int {
 	l, err := net.Listen("tcp", net.JoinHostPort(env.Addr, strconv.Itoa(env.Port)))
 	if err != nil {
 		f.complain(err)
 		return 1
 	}
-	c := &fake{fakes: f, bootID: rand.Text(), sessions: map[string]held{}}
+	c := &fake{Fakes: f, bootID: rand.Text(), sessions: map[string]held{}}
 	server := &http.Server{Handler: http.HandlerFunc(c.serve), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	serving := make(chan struct{})
@@ -103,7 +105,7 @@ func (f *fakes) run(ctx context.Context, env ecslocal.TaskEnv) int {
 
 // fake is one container.
 type fake struct {
-	*fakes
+	*Fakes
 	bootID string
 	links  sync.WaitGroup
 
@@ -125,7 +127,7 @@ func (c *fake) register(ctx context.Context, env ecslocal.TaskEnv) error {
 		return err
 	}
 	body, err := json.Marshal(wire.Registration{ContainerID: env.Env["CONTAINER_ID"], IP: env.Addr, Port: env.Port, TaskARN: env.ARN,
-		Protocol: wire.Protocol, BootID: c.bootID, MaxSessions: slots, Version: "bench"})
+		Protocol: wire.Protocol, BootID: c.bootID, MaxSessions: slots, Version: "stage"})
 	if err != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (c *fake) register(ctx context.Context, env ecslocal.TaskEnv) error {
 			err = fmt.Errorf("registering: %s: %s", resp.Status, text)
 		}
 		c.complain(err)
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -155,8 +157,8 @@ func (c *fake) register(ctx context.Context, env ecslocal.TaskEnv) error {
 
 func (c *fake) serve(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != wire.LinkPath {
-		if c.sockets != nil && strings.HasPrefix(r.URL.Path, wire.SessionsPath) {
-			c.sockets(w, r)
+		if c.Sockets != nil && strings.HasPrefix(r.URL.Path, wire.SessionsPath) {
+			c.Sockets(w, r)
 			return
 		}
 		http.NotFound(w, r)
@@ -285,7 +287,7 @@ func (c *fake) report(done *orders) wire.Notice {
 	if c.draining && len(c.sessions) == 0 {
 		r.DrainAck = c.drainSeq
 	}
-	active := c.active.Load()
+	active := c.Active.Load()
 	for id, h := range c.sessions {
 		s := wire.SessionReport{SessionID: id, BindRev: h.bindRev, Phase: wire.Serving, GraceLeft: -1}
 		if active {
