@@ -24,12 +24,13 @@ import (
 // Service is one `wallcrawler serve` with a real Redis, whose containers are fakes.
 type Service struct {
 	*Process
-	Addr  netip.AddrPort
-	URL   string
-	API   Caller
-	Redis *redis.Client
-	Fakes *Fakes
-	Close func()
+	Addr          netip.AddrPort
+	URL           string
+	ContainerPort int
+	API           Caller
+	Redis         *redis.Client
+	Fakes         *Fakes
+	Close         func()
 }
 
 // Options say how large it is.
@@ -100,7 +101,7 @@ func (g *Stage) StartService(ctx context.Context, o Options) (s *Service, err er
 	})
 
 	url, key := "http://127.0.0.1:"+strconv.Itoa(ports[1]), "bench-key-of-one-run"
-	s.API = NewCaller(url, key)
+	s.API, s.URL, s.ContainerPort = NewCaller(url, key), url, ports[2]
 	s.Addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(ports[1]))
 	command, more := []string{g.Binary, "serve"}, []string(nil)
 	if o.Core != "" {
