@@ -9,7 +9,7 @@ IMAGE         ?= wallcrawler:$(VERSION)
 PKG           ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay replicas cover fuzz docker
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance soak replicas cover fuzz docker
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-relay: ## measure the relay beside nginx, haproxy, Node and Go's own (ARGS
 	@.ci/setup
 	@.ci/setup bench
 	@go run ./e2e/bench -only relay $(ARGS)
+
+conformance: setup ## judge the relay byte by byte, as Autobahn does endpoints (ARGS="-run '7.*' -junit report.xml")
+	@go run ./e2e/conformance $(ARGS)
 
 replicas: setup ## end replicas and Redis under a hundred v1 clients, N times over (N=10)
 	@go run .ci/count.go -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e

@@ -3,36 +3,65 @@
 package main
 
 import (
+	"encoding/xml"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
-// TestTheRelayIsTransparent runs all checks against the program with the race detector.
+// TestTheRelayIsTransparent runs all checks against the program with the race detector. The runner
+// itself is built without: it looks at every byte.
 func TestTheRelayIsTransparent(t *testing.T) {
-	g := &stage.Stage{Tmp: t.TempDir()}
-	g.Binary = filepath.Join(g.Tmp, "wallcrawler")
-	if err := stage.Build(t.Context(), g.Binary, "-race"); err != nil {
+	dir := t.TempDir()
+	program, runner, file := filepath.Join(dir, "wallcrawler"), filepath.Join(dir, "conformance"), filepath.Join(dir, "report.xml")
+	if err := stage.Build(t.Context(), program, "-race"); err != nil {
 		t.Fatal(err)
 	}
-	ran := 0
-	err := perform(t.Context(), g, checks(), 4, func(r result) {
-		ran++
-		t.Run(r.id, func(t *testing.T) {
-			if r.err != nil {
-				t.Errorf("%s: %v", r.title, r.err)
-			}
-		})
-	})
+	if text, err := exec.CommandContext(t.Context(), "go", "build", "-o", runner, ".").CombinedOutput(); err != nil {
+		t.Fatalf("building the runner: %v\n%s", err, text)
+	}
+	cmd := exec.CommandContext(t.Context(), runner, "-binary", program, "-junit", file)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has processes to end
+	cmd.WaitDelay = 30 * time.Second
+	text, runErr := cmd.CombinedOutput()
+	saved, err := os.ReadFile(file)
 	if err != nil {
+		t.Fatalf("%v: %v\n%s", runErr, err, text)
+	}
+	var all junit
+	if err := xml.Unmarshal(saved, &all); err != nil {
 		t.Fatal(err)
 	}
-	if ran < len(checks()) {
-		t.Errorf("%d of %d checks ran", ran, len(checks()))
+	ran, failed := 0, 0
+	for _, suite := range all.Suites {
+		for _, c := range suite.Cases {
+			ran++
+			id, _, _ := strings.Cut(c.Name, " ")
+			t.Run(id, func(t *testing.T) {
+				if c.Failure != nil {
+					failed++
+					t.Errorf("%s: %s", c.Name, c.Failure.Message)
+				}
+			})
+		}
+	}
+	if want := len(checks()) + len(titles()); ran != want {
+		t.Errorf("%d checks ran, want %d", ran, want)
+	}
+	if want := fmt.Sprintf("%d checks, %d failed", ran, failed); !strings.HasSuffix(strings.TrimSpace(string(text)), want) {
+		t.Errorf("the last line is not %q:\n%s", want, text)
+	}
+	if (runErr != nil) != (failed > 0) {
+		t.Errorf("with %d failures it ended with %v", failed, runErr)
 	}
 }
 
@@ -115,7 +144,7 @@ func TestWhatIsNotTheSameIsFound(t *testing.T) {
 		"a changed byte":  func(p *pair) { p.backend.got = []byte("hallo") },
 		"a missing byte":  func(p *pair) { p.client.got = []byte("by") },
 		"a byte too many": func(p *pair) { p.client.got = []byte("bye!") },
-		"a cut stream":    func(p *pair) { p.backend.err = fmt.Errorf("reset") },
+		"a cut stream":    func(p *pair) { p.backend.err = errors.New("reset") },
 		"an endless one":  func(p *pair) { p.client.ended = false },
 	} {
 		q := &pair{client: &side{name: "client", ended: true, sent: p.client.sent, got: p.client.got}, backend: &side{name: "backend", ended: true, sent: p.backend.sent, got: p.backend.got}}

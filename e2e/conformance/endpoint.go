@@ -56,9 +56,6 @@ func (e *endpoint) take(p []byte) (out []byte) {
 	return out
 }
 
-// between tells whether a frame may follow here.
-func (e *endpoint) between() bool { return !e.inside && len(e.header) == 0 }
-
 // takeHeader looks at the header so far.
 func (e *endpoint) takeHeader() []byte {
 	h := e.header

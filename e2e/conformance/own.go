@@ -68,11 +68,11 @@ func offers() []string {
 // refuseExtension offers an extension: neither does the container hear of it nor does the client
 // get an answer to it, and a frame that makes use of it all the same comes to a bad end there.
 func refuseExtension(s *session, offer string) error {
-	client, answer, backend, err := s.upgrade("Sec-WebSocket-Extensions: " + offer + "\r\n")
+	client, answered, backend, err := s.upgrade("Sec-WebSocket-Extensions: " + offer + "\r\n")
 	if err != nil {
 		return err
 	}
-	if got := answer.Header["Sec-Websocket-Extensions"]; got != nil {
+	if got := answered["Sec-Websocket-Extensions"]; got != nil {
 		err = fmt.Errorf("the answer agrees on %q", got)
 	}
 	if got := backend.request.Header["Sec-Websocket-Extensions"]; got != nil {

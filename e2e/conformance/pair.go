@@ -35,8 +35,7 @@ type pair struct {
 	readers sync.WaitGroup
 }
 
-// join opens a connection of the session. taken is called with what comes, by one goroutine for
-// each side; nil: by none.
+// join opens a connection of the session.
 func (s *session) join() (*pair, error) {
 	client, _, backend, err := s.upgrade("")
 	if err != nil {
@@ -63,9 +62,7 @@ func (p *pair) close() {
 
 // read collects what comes to a side, and calls taken with each piece of it.
 func (p *pair) read(s *side, taken func([]byte)) {
-	p.readers.Add(1)
-	go func() { // close waits for it
-		defer p.readers.Done()
+	p.readers.Go(func() {
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := s.conn.Read(buf)
@@ -86,7 +83,7 @@ func (p *pair) read(s *side, taken func([]byte)) {
 				return
 			}
 		}
-	}()
+	})
 }
 
 // write sends bytes of a side.

@@ -114,8 +114,9 @@ func acceptOf(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// upgrade connects a client to the session, with more headers if any, and gives what each side got.
-func (s *session) upgrade(headers string) (client net.Conn, answer *http.Response, backend arrival, err error) {
+// upgrade connects a client to the session, with more headers if any, and gives what each side got:
+// the headers of the answer, and the request.
+func (s *session) upgrade(headers string) (client net.Conn, answered http.Header, backend arrival, err error) {
 	client, err = net.DialTimeout("tcp", s.world.Addr.String(), patience)
 	if err != nil {
 		return nil, nil, arrival{}, err
@@ -153,10 +154,12 @@ func (s *session) upgrade(headers string) (client net.Conn, answer *http.Respons
 	}
 	// One byte at a time: what follows the head belongs to the stream.
 	head := bufio.NewReader(&byteReader{client})
-	answer, err = http.ReadResponse(head, &http.Request{Method: http.MethodGet})
-	switch {
-	case err != nil:
+	answer, err := http.ReadResponse(head, &http.Request{Method: http.MethodGet})
+	if err != nil {
 		return nil, nil, arrival{}, fmt.Errorf("reading the answer to the upgrade: %w", err)
+	}
+	defer answer.Body.Close()
+	switch {
 	case answer.StatusCode != http.StatusSwitchingProtocols:
 		text, _ := io.ReadAll(answer.Body) // for people
 		return nil, nil, arrival{}, fmt.Errorf("the upgrade was refused: %s: %s", answer.Status, text)
@@ -165,7 +168,7 @@ func (s *session) upgrade(headers string) (client net.Conn, answer *http.Respons
 	case head.Buffered() > 0:
 		return nil, nil, arrival{}, errors.New("bytes came before any were sent")
 	}
-	return client, answer, backend, nil
+	return client, answer.Header, backend, nil
 }
 
 // byteReader reads no further than it must.

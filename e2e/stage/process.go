@@ -36,9 +36,9 @@ type Program struct {
 }
 
 // Start starts a process in a group of its own.
-func (s *Stage) Start(p Program) (*Process, error) {
+func (g *Stage) Start(p Program) (*Process, error) {
 	c := &Process{name: p.Name, cmd: exec.Command(p.Path, p.Args...), Output: &Tail{}, Done: make(chan struct{})}
-	if s.Verbose {
+	if g.Verbose {
 		c.Output.also = os.Stderr
 	}
 	c.cmd.Env, c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = p.Env, p.Dir, c.Output, c.Output
