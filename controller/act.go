@@ -16,7 +16,7 @@ import (
 const (
 	// writers is how many writes to the store run at once; they wait for its round trips, not
 	// for a core.
-	writers = 32
+	writers = 128
 	// maxBackoff bounds the pause before an action that went wrong is tried again.
 	maxBackoff = 5 * time.Second
 )

@@ -560,3 +560,29 @@ func BenchmarkMake(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBind places 20,000 waiting sessions in 1,000 empty containers at once.
+func BenchmarkBind(b *testing.B) {
+	const containers, sessions = 1000, 20000
+	s := crowd(rand.New(rand.NewPCG(1, 1)), containers, 0)
+	for i := range sessions {
+		x := &state.Session{ID: fmt.Sprintf("ses_%d", i), UserID: fmt.Sprintf("user_%d", i%2000), Phase: state.Pending,
+			SeenAt: s.Now, Deadline: s.Now.Add(time.Hour)}
+		s.Sessions = append(s.Sessions, x)
+		document(x.ID, string(x.Phase))(&s)
+	}
+	p := plan.Policy{Pool: state.Pool{Max: 2000, MaxSessions: 20}}
+	binds := 0
+	for b.Loop() {
+		binds = 0
+		for _, a := range plan.Make(s, p).Actions {
+			if a.Kind() == plan.KindBind {
+				binds++
+			}
+		}
+	}
+	if binds == 0 {
+		b.Fatal("nothing was bound")
+	}
+	b.ReportMetric(float64(binds)*float64(b.N)/b.Elapsed().Seconds(), "binds/s")
+}

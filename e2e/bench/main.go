@@ -50,6 +50,7 @@ func sections() []section {
 		{name: "lifecycle", run: lifecycle},
 		{name: "document", run: document},
 		{name: "crowd", run: crowd},
+		{name: "bind", run: bind},
 		{name: "plan", run: planning},
 		{name: "v1", run: envelopes},
 		{name: "relay", run: relaying, asked: true},

@@ -32,6 +32,8 @@ type Fakes struct {
 	mu      sync.Mutex
 	created map[string]chan time.Time // by session: gets the time of CREATE_SESSION
 	ended   map[string]chan time.Time // by session: gets the time of DESTROY_SESSION
+	told    map[string]int64          // by session: the binding that a container was told of last
+	again   int                       // sessions that were created under two bindings
 	said    error                     // the last thing that went wrong
 
 	Active atomic.Bool // reports say that a client is there and bytes move
@@ -39,7 +41,7 @@ type Fakes struct {
 
 // NewFakes returns Fakes without containers.
 func NewFakes() *Fakes {
-	return &Fakes{created: map[string]chan time.Time{}, ended: map[string]chan time.Time{}}
+	return &Fakes{created: map[string]chan time.Time{}, ended: map[string]chan time.Time{}, told: map[string]int64{}}
 }
 
 // Expect tells when a container gets the orders of a session. It must be called before the session is written.
@@ -55,6 +57,12 @@ func (f *Fakes) Expect(id string) (created, ended <-chan time.Time) {
 func (f *Fakes) saw(o wire.Order, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if before, told := f.told[o.SessionID]; o.Type == wire.CreateSession {
+		if told && before != o.BindRev {
+			f.again++
+		}
+		f.told[o.SessionID] = o.BindRev
+	}
 	of := f.created
 	if o.Type == wire.DestroySession {
 		of = f.ended
@@ -63,6 +71,13 @@ func (f *Fakes) saw(o wire.Order, at time.Time) {
 		c <- at
 		delete(of, o.SessionID)
 	}
+}
+
+// ToldTwice is how many sessions were created under two bindings.
+func (f *Fakes) ToldTwice() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.again
 }
 
 func (f *Fakes) complain(err error) {

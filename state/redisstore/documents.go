@@ -196,7 +196,7 @@ func (s *Store) editDocument(
 func (s *Store) tryEdit(
 	ctx context.Context, id string, ttl time.Duration, hinted bool, edit func(text []byte) ([]byte, error),
 ) error {
-	before, err := s.client.Get(ctx, document(id)).Bytes()
+	before, err := s.calls.get(ctx, document(id))
 	switch {
 	case errors.Is(err, redis.Nil):
 		return state.ErrNotFound

@@ -99,7 +99,7 @@ func (s *Store) run(ctx context.Context, c call) ([]any, error) {
 // eval runs a script and turns a refusal into its error. It gives what follows OK.
 func (s *Store) eval(ctx context.Context, script string, keys []string, args ...any) ([]any, error) {
 	began := time.Now()
-	reply, err := s.scripts[script].Run(ctx, s.client, keys, args...).Slice()
+	reply, err := s.send(ctx, script, keys, args)
 	if err != nil {
 		s.metrics.count(script, "error", began)
 		return nil, answer(err)
@@ -125,6 +125,18 @@ func (s *Store) eval(ctx context.Context, script string, keys []string, args ...
 		return reply[1:], refusal
 	}
 	return nil, fmt.Errorf("%w: %s", refusal, str(reply[1]))
+}
+
+// send runs a script together with those that others run now. A lease is not to wait for them.
+func (s *Store) send(ctx context.Context, script string, keys []string, args []any) ([]any, error) {
+	if strings.HasPrefix(script, "lease_") {
+		return s.scripts[script].Run(ctx, s.client, keys, args...).Slice()
+	}
+	cmd, err := s.calls.script(ctx, s.scripts[script], keys, args)
+	if err != nil {
+		return nil, err
+	}
+	return cmd.Slice()
 }
 
 // refusalOf gives the error that a script's word stands for.

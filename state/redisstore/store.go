@@ -60,6 +60,7 @@ type Store struct {
 	keys    keys
 	name    string // of the deployment
 	scripts map[string]*redis.Script
+	calls   combiner
 	log     *slog.Logger
 	metrics *metrics
 	seen    atomic.Int64 // highest revision that this process has seen
@@ -100,6 +101,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	case *redis.Client:
 		s.db = c.Options().DB
 	}
+	s.calls.client = s.client
 	if err := s.claim(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -152,6 +154,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Close lets go of the connections that the store made.
 func (s *Store) Close() error {
+	s.calls.close()
 	if !s.owned {
 		return nil
 	}
