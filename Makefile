@@ -9,7 +9,7 @@ IMAGE         ?= wallcrawler:$(VERSION)
 PKG           ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance soak replicas cover fuzz docker
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docker
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
