@@ -56,6 +56,9 @@ bench-relay: ## measure the relay beside nginx, haproxy, Node and Go's own (ARGS
 conformance: setup ## judge the relay byte by byte, as Autobahn does endpoints (ARGS="-run '7.*' -junit report.xml")
 	@go run ./e2e/conformance $(ARGS)
 
+soak: setup ## hold 5,000 sessions for half an hour and see whether anything grows (ARGS='-minutes 2 -sessions 500')
+	@go run ./e2e/soak $(ARGS)
+
 replicas: setup ## end replicas and Redis under a hundred v1 clients, N times over (N=10)
 	@go run .ci/count.go -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e
 

@@ -148,20 +148,6 @@ next:
 	return found
 }
 
-// resident is a process's memory in bytes.
-func resident(pid int) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(text))
-	if len(f) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseInt(f[1], 10, 64)
-	return pages * int64(os.Getpagesize())
-}
-
 // browserArgs are the flags of a browser in the tree: what the agent starts, so that what it
 // is compared with is started alike.
 func browserArgs(root int) ([]string, error) {

@@ -30,7 +30,7 @@ func crowd(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	rss := resident(s.Pid())
+	rss := stage.Resident(s.Pid())
 	before, err := s.Commands(ctx)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func crowd(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	rssAfter := resident(s.Pid())
+	rssAfter := stage.Resident(s.Pid())
 	// Now a client at each, as containers report it. The first round of reports is news.
 	s.Fakes.Active.Store(true)
 	if err := stage.Pause(ctx, 15*time.Second); err != nil {

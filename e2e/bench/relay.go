@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -263,19 +262,6 @@ func serveBackend(l *lab) (addr netip.AddrPort, stop func(), err error) {
 		_ = server.Close()
 		<-done
 	}, nil
-}
-
-// raiseFiles allows as many open files as may be.
-func raiseFiles() error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("reading the limit of open files: %w", err)
-	}
-	limit.Cur = min(limit.Max, 20_000)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("setting the limit of open files: %w", err)
-	}
-	return nil
 }
 
 // pinSelf puts this process, and what it starts, on the first core.

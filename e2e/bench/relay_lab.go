@@ -60,7 +60,7 @@ func newLab() (*lab, error) {
 // startLab makes one on the first core, with everything else but the proxies under measurement,
 // which have the second.
 func startLab() (*lab, error) {
-	if err := raiseFiles(); err != nil {
+	if _, err := stage.RaiseFiles(20_000); err != nil {
 		return nil, err
 	}
 	if err := pinSelf(); err != nil {

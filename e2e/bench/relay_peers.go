@@ -42,7 +42,7 @@ func (t target) cpu() time.Duration { return schedCPU(t.pid) }
 func (t target) resident() int64 {
 	var sum int64
 	for _, s := range tree(processes(), t.pid) {
-		sum += resident(s.pid)
+		sum += stage.Resident(s.pid)
 	}
 	return sum
 }

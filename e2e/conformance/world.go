@@ -31,7 +31,6 @@ const patience = 60 * time.Second
 // sockets are the checks' own.
 type world struct {
 	*stage.Service
-	metrics *http.Client
 
 	mu      sync.Mutex // guards waiting
 	waiting map[string]chan arrival
@@ -48,7 +47,7 @@ type arrival struct {
 }
 
 func newWorld(ctx context.Context, g *stage.Stage, sessions int) (*world, error) {
-	w := &world{waiting: map[string]chan arrival{}, metrics: &http.Client{Timeout: patience}}
+	w := &world{waiting: map[string]chan arrival{}}
 	s, err := g.StartService(ctx, stage.Options{Containers: 1, Slots: sessions, Notifications: true, Sockets: w.arrive,
 		// A ping of the relay's own would be right, and not what was sent: none while anything moves.
 		Env: []string{"CLIENT_PING=25s"}})
@@ -176,43 +175,6 @@ type byteReader struct{ r io.Reader }
 
 func (b *byteReader) Read(p []byte) (int, error) { return b.r.Read(p[:min(1, len(p))]) }
 
-// holdings are what the service holds.
-type holdings struct {
-	clients    int // according to its own count
-	legs       int // sockets at its own port or to containers, by /proc
-	goroutines int
-}
-
-func (w *world) holdings(ctx context.Context) (h holdings, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/metrics", nil)
-	if err != nil {
-		return h, err
-	}
-	resp, err := w.metrics.Do(req)
-	if err != nil {
-		return h, err
-	}
-	defer resp.Body.Close()
-	found := 0
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		n, _ := strconv.ParseFloat(value, 64) // comments have no number
-		switch name {
-		case "go_goroutines":
-			h.goroutines = int(n)
-			found++
-		case "wallcrawler_relay_connections":
-			h.clients = int(n)
-			found++
-		}
-	}
-	if found != 2 {
-		return h, errors.New("the metrics do not tell goroutines and clients")
-	}
-	h.legs, err = w.countLegs()
-	return h, err
-}
-
 // countLegs counts the service's sockets with its clients and its containers, held open by a
 // descriptor: not those with Redis or ECS, whose number is up to pools.
 func (w *world) countLegs() (int, error) {
@@ -255,12 +217,15 @@ const slack = 15
 
 // note remembers what is held while no client is there.
 func (w *world) note(ctx context.Context) error {
-	return w.Until(ctx, patience, "nothing is going on", func() error {
-		h, err := w.holdings(ctx)
-		if err == nil && h.clients > 0 {
+	return w.Until(ctx, patience, "nothing is going on", func() (err error) {
+		now, err := w.Vitals(ctx)
+		if err == nil && now.Clients > 0 {
 			err = stage.ErrNotYet
 		}
-		w.legs, w.goroutines = h.legs, h.goroutines
+		if err == nil {
+			w.goroutines = now.Goroutines
+			w.legs, err = w.countLegs()
+		}
 		return err
 	})
 }
@@ -268,9 +233,13 @@ func (w *world) note(ctx context.Context) error {
 // freed waits until nothing is held of the clients that were there.
 func (w *world) freed(ctx context.Context) error {
 	return w.Until(ctx, patience, "all is freed", func() error {
-		h, err := w.holdings(ctx)
-		if err == nil && (h.clients > 0 || h.legs > w.legs || h.goroutines > w.goroutines+slack) {
-			err = fmt.Errorf("%d clients, %d sockets (%d before), %d goroutines (%d before): %w", h.clients, h.legs, w.legs, h.goroutines, w.goroutines, stage.ErrNotYet)
+		now, err := w.Vitals(ctx)
+		if err != nil {
+			return err
+		}
+		legs, err := w.countLegs()
+		if err == nil && (now.Clients > 0 || legs > w.legs || now.Goroutines > w.goroutines+slack) {
+			err = fmt.Errorf("%d clients, %d sockets (%d before), %d goroutines (%d before): %w", now.Clients, legs, w.legs, now.Goroutines, w.goroutines, stage.ErrNotYet)
 		}
 		return err
 	})

@@ -142,8 +142,8 @@ func (k *Keeper) lookAt(t *Tunnel) (asked int) {
 	}
 	// The connection is silent if neither side has said anything.
 	up, down := &t.toBackend.watch, &t.toClient.watch
-	if least := min(up.quiet, down.quiet); least >= k.cfg.Ping && !t.toClient.sink.blocked.Load() {
-		up.quiet, down.quiet = up.quiet-least, down.quiet-least
+	if min(up.quiet, down.quiet) >= k.cfg.Ping && !t.toClient.sink.blocked.Load() {
+		up.quiet, down.quiet = 0, 0 // so that what the ping wakes is parked again
 		if !t.cfg.PlainClient {
 			t.call(&t.toClient, wishPing)
 		}

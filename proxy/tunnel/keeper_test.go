@@ -109,6 +109,26 @@ func TestIdleTunnelsHaveNoGoroutines(t *testing.T) {
 	}
 }
 
+// A ping wakes a direction, and its pong the other: both are parked again, however often.
+func TestPingedTunnelsAreParkedAgain(t *testing.T) {
+	if !tunnel.ParksForTest {
+		t.Skip("nothing is parked here")
+	}
+	k := keep(t, tunnel.KeeperConfig{Tick: time.Millisecond, Ping: 100 * time.Millisecond, Stall: time.Hour})
+	before := runtime.NumGoroutine()
+	e := start(t, tunnel.Config{Keeper: k}, nil, nil)
+	ping, pong := frame(9, true, false, nil), frame(10, true, true, nil)
+	for range 6 {
+		expect(t, e.client, ping)
+		write(t, e.client, pong)
+		expect(t, e.backend, pong)
+		until(t, "both directions are parked", func() bool { return runtime.NumGoroutine() <= before+1 })
+	}
+	e.tunnel.Close(1000, "")
+	_, _ = e.client.Close(), e.backend.Close()
+	e.wait(t)
+}
+
 func TestASilentClientIsPinged(t *testing.T) {
 	k := keep(t, tunnel.KeeperConfig{Tick: time.Millisecond, Ping: 10 * time.Millisecond, Stall: time.Hour})
 	e := start(t, tunnel.Config{Keeper: k}, nil, nil)
