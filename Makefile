@@ -9,7 +9,7 @@ IMAGE         ?= wallcrawler:$(VERSION)
 PKG           ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docker
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ fuzz: ## fuzz each parser of foreign bytes for a while (FUZZTIME=20s)
 	@go list -f '{{$$p := .ImportPath}}{{range .TestGoFiles}}{{$$p}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p}} {{$$.Dir}}/{{.}}{{"\n"}}{{end}}' ./... | \
 	while read -r pkg file; do [ -z "$$file" ] || sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|$$pkg \1|p" "$$file"; done | \
 	while read -r pkg name; do echo "$$pkg $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; done
+
+docs: ## write the pages that are generated from the code
+	@go generate ./...
 
 docker: ## build the service's image
 	@docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .

@@ -17,11 +17,13 @@ import (
 // setting is one thing that can be configured, by a file, the environment or a default. Every
 // name in env may also be given with the prefix WALLCRAWLER_.
 type setting struct {
-	key    string
-	env    []string // the first is the name; the others are spellings that exist in the field
-	value  any      // default; its type is the setting's
-	secret bool
-	help   string
+	section string // heading of this one and those after it, in the documentation
+	key     string
+	env     []string // the first is the name; the others are spellings that exist in the field
+	value   any      // default; its type is the setting's
+	unit    string   // of what a number counts, or how a text is written; may be empty for text
+	secret  bool
+	help    string
 }
 
 const envPrefix = "WALLCRAWLER_"
@@ -150,13 +152,17 @@ func (c *config) list(key string) []string {
 }
 
 func newConfig() *cobra.Command {
-	var asJSON, forAgent bool
+	var asJSON, asMarkdown, forAgent bool
 	var file string
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the effective configuration of serve (or of the agent), secrets hidden",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asMarkdown {
+				_, err := io.WriteString(cmd.OutOrStdout(), reference())
+				return err
+			}
 			settings := serveSettings()
 			if forAgent {
 				settings = agentSettings()
@@ -177,6 +183,7 @@ func newConfig() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print the reference of all settings and their defaults instead, as docs/configuration.md has it")
 	cmd.Flags().BoolVar(&forAgent, "agent", false, "the agent's settings instead")
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML, TOML or JSON; default $WALLCRAWLER_CONFIG)")
 	return cmd
