@@ -28,10 +28,11 @@ func (c *Controller) act(ctx context.Context, p plan.Plan) {
 	var (
 		group sync.WaitGroup
 		slots = make(chan struct{}, writers)
+		write = c.cfg.machine.write
 		mu    sync.Mutex // guards done
 		done  []outcome
 	)
-	now := time.Now()
+	now := c.now()
 	for _, a := range p.Actions {
 		if !c.calls.due(key(a), now) {
 			continue
@@ -42,7 +43,7 @@ func (c *Controller) act(ctx context.Context, p plan.Plan) {
 			continue
 		}
 		slots <- struct{}{}
-		group.Go(func() {
+		write(&group, func() {
 			defer func() { <-slots }()
 			err := c.write(ctx, a)
 			mu.Lock()

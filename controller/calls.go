@@ -11,12 +11,8 @@ import (
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
-const (
-	// callers is how many calls to ECS run at once.
-	callers = 10
-	// callTimeout bounds one call, its retries included.
-	callTimeout = 30 * time.Second
-)
+// callTimeout bounds one call, its retries included.
+const callTimeout = 30 * time.Second
 
 // calls runs the calls to ECS beside the loop, each action once at a time, and remembers which
 // actions are to wait before they are tried again. All methods run on the loop's goroutine.
@@ -38,8 +34,8 @@ type retry struct {
 func newCalls(c *Controller) *calls {
 	return &calls{
 		c:        c,
-		results:  make(chan outcome, callers),
-		slots:    make(chan struct{}, callers),
+		results:  make(chan outcome, c.cfg.machine.callers),
+		slots:    make(chan struct{}, c.cfg.machine.callers),
 		inFlight: map[string]bool{},
 		retries:  map[string]retry{},
 	}
@@ -64,7 +60,7 @@ func (k *calls) failed(key string) time.Duration {
 	delete(k.inFlight, key)
 	r := k.retries[key]
 	pause := min(50*time.Millisecond<<min(r.failures, 10), maxBackoff)
-	k.retries[key] = retry{r.failures + 1, time.Now().Add(pause)}
+	k.retries[key] = retry{r.failures + 1, k.c.now().Add(pause)}
 	if len(k.retries) > 10_000 {
 		clear(k.retries) // subjects that are long gone
 	}
@@ -74,7 +70,7 @@ func (k *calls) failed(key string) time.Duration {
 // start makes a call beside the loop.
 func (k *calls) start(ctx context.Context, a plan.Action) {
 	k.inFlight[key(a)] = true
-	k.running.Go(func() {
+	k.c.cfg.machine.beside(&k.running, func() {
 		o := outcome{action: a}
 		select {
 		case k.slots <- struct{}{}:

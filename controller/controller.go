@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +53,8 @@ type Config struct {
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+
+	machine machine // what a Stepper puts in the process's place
 }
 
 const (
@@ -97,8 +101,12 @@ func New(cfg Config) *Controller {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.machine.now == nil {
+		cfg.machine = process
+	}
 	return &Controller{
 		cfg:       cfg,
+		lead:      leadership{now: cfg.machine.now},
 		log:       cfg.Log,
 		metrics:   newMetrics(cfg.Registerer),
 		wake:      make(chan struct{}, 1),
@@ -166,12 +174,7 @@ func (c *Controller) rouse() {
 func (c *Controller) hinted() (documents, tasks []string, relist bool) {
 	c.hintMu.Lock()
 	defer c.hintMu.Unlock()
-	for id := range c.documents {
-		documents = append(documents, id)
-	}
-	for arn := range c.tasks {
-		tasks = append(tasks, arn)
-	}
+	documents, tasks = slices.Sorted(maps.Keys(c.documents)), slices.Sorted(maps.Keys(c.tasks))
 	relist = c.relist
 	clear(c.documents)
 	clear(c.tasks)
@@ -191,18 +194,13 @@ func (c *Controller) desireHinted() bool {
 // reign reconciles until the lead is lost or ctx ends.
 func (c *Controller) reign(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
-	c.world = newWorld(c.cfg)
-	c.pool = &pool{}
-	c.calls = newCalls(c)
-	c.hinted() // what another reign left
+	c.begin()
 	defer func() {
 		stop()
 		c.calls.wait()
 		c.world.wait()
 		c.metrics.leader.Set(0)
 	}()
-	c.metrics.leader.Set(1)
-	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
 
 	tick := time.NewTimer(0)
 	defer tick.Stop()
@@ -241,6 +239,16 @@ func (c *Controller) reign(ctx context.Context) {
 	c.log.Warn("leadership lost")
 }
 
+// begin starts a reign with nothing but what the store holds.
+func (c *Controller) begin() {
+	c.world = newWorld(c.cfg)
+	c.pool = &pool{}
+	c.calls = newCalls(c)
+	c.hinted() // what another reign left
+	c.metrics.leader.Set(1)
+	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
+}
+
 // pause waits, unless ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -255,7 +263,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // reconcile is one round: observe, plan, act. It returns the time that it kept a core busy.
 func (c *Controller) reconcile(ctx context.Context) time.Duration {
-	start := time.Now()
+	start := c.now()
 	documents, tasks, relist := c.hinted()
 	if err := c.observe(ctx, documents, tasks, relist); err != nil {
 		c.refile(documents, tasks, relist)
@@ -265,17 +273,17 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 		}
 		return 0
 	}
-	planning := time.Now()
+	planning := c.now()
 	snapshot := c.world.snapshot()
 	snapshot.LaunchTrouble = c.pool.dialect.trouble(snapshot.Now)
 	policy := c.policy(c.pool)
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
-	busy := time.Since(planning)
+	busy := c.now().Sub(planning)
 	c.act(ctx, p)
 	c.keepHouse(ctx, snapshot, policy.Pool)
 	c.metrics.rounds.WithLabelValues("done").Inc()
-	c.metrics.reconcile.Observe(time.Since(start).Seconds())
+	c.metrics.reconcile.Observe(c.now().Sub(start).Seconds())
 	return busy
 }
 

@@ -45,7 +45,7 @@ func (c *Controller) readDialect(ctx context.Context) error {
 			Message: fmt.Sprintf("%s: check the task definition and POOL_PROTOCOL", now.Why()),
 		})
 	}
-	*d = dialect{read: true, readAt: time.Now(), PoolDialect: now}
+	*d = dialect{read: true, readAt: c.now(), PoolDialect: now}
 	return nil
 }
 
@@ -53,7 +53,7 @@ func (c *Controller) readDialect(ctx context.Context) error {
 // the pool is empty.
 func (c *Controller) settleDialect(ctx context.Context, s plan.Snapshot) error {
 	d := &c.pool.dialect
-	if d.read && time.Since(d.readAt) < dialectInterval {
+	if d.read && c.now().Sub(d.readAt) < dialectInterval {
 		return nil
 	}
 	if err := c.readDialect(ctx); err != nil {

@@ -23,6 +23,8 @@ const (
 // leadership is what this replica knows of its own lead. Its end is judged on the monotonic
 // clock, from the moment before the renewal was sent.
 type leadership struct {
+	now func() time.Time // monotonic
+
 	mu      sync.Mutex // guards the fields below
 	epoch   int64
 	until   time.Time
@@ -94,7 +96,7 @@ func (l *leadership) lose() {
 func (l *leadership) held() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.leading && !time.Now().Before(l.until) {
+	if l.leading && !l.now().Before(l.until) {
 		l.drop()
 	}
 	return l.leading
@@ -132,21 +134,28 @@ func (c *Controller) campaign(ctx context.Context) {
 			timer.Reset(syncPoll)
 			continue
 		}
-		sent := time.Now()
-		epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
-		switch {
-		case err == nil:
-			quiet = false
-			c.lead.extend(epoch, sent, ttl)
-		case errors.Is(err, state.ErrConflict):
-			quiet = false
-			c.lead.lose() // somebody else leads
-		case ctx.Err() == nil && !quiet:
-			quiet = true
+		err := c.bid(ctx)
+		if err != nil && ctx.Err() == nil && !quiet {
 			c.log.Warn("renewing the lease", "error", err)
 		}
+		quiet = err != nil
 		timer.Reset(renewEvery)
 	}
+}
+
+// bid asks for the lease once, or renews it. It is no error that somebody else leads.
+func (c *Controller) bid(ctx context.Context) error {
+	sent := c.now()
+	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
+	switch {
+	case err == nil:
+		c.lead.extend(epoch, sent, ttl)
+	case errors.Is(err, state.ErrConflict):
+		c.lead.lose()
+	default:
+		return err
+	}
+	return nil
 }
 
 func (c *Controller) resign(ctx context.Context) {

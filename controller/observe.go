@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -105,7 +104,7 @@ func (w *world) wait() {
 
 // observe reads the documents that were hinted at, and starts the listings that are due.
 func (w *world) observe(ctx context.Context, documents, tasks []string, relist bool) error {
-	now := time.Now()
+	now := w.cfg.machine.now()
 	if relist {
 		w.nextWhole = now
 		w.wholeAgain = w.listingDocs
@@ -132,7 +131,7 @@ func (w *world) readDocuments(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	began := time.Now()
+	began := w.cfg.machine.now()
 	docs, err := w.cfg.Store.DocumentsOf(ctx, ids)
 	if err != nil {
 		return fmt.Errorf("reading %d documents: %w", len(ids), err)
@@ -174,24 +173,24 @@ func (w *world) drop(id string) {
 
 // startListings starts what is due beside the loop, each kind once at a time.
 func (w *world) startListings(ctx context.Context, now time.Time) {
-	if soon := now.Add(jittered(w.cfg.Relist)); !w.cfg.Mirror.DocumentsNotified() && w.nextWhole.After(now.Add(2*w.cfg.Relist)) {
+	if soon := now.Add(w.jittered(w.cfg.Relist)); !w.cfg.Mirror.DocumentsNotified() && w.nextWhole.After(now.Add(2*w.cfg.Relist)) {
 		w.nextWhole = soon // notifications have stopped
 	}
 	if !w.listingDocs && !now.Before(w.nextWhole) {
 		w.listingDocs = true
-		w.running.Go(func() { w.listDocuments(ctx) })
+		w.cfg.machine.beside(&w.running, func() { w.listDocuments(ctx) })
 	}
 	if !w.listingTasks && !now.Before(w.nextList) {
 		w.listingTasks = true
 		known := w.namedTasks()
-		w.running.Go(func() { w.listTasks(ctx, known) })
+		w.cfg.machine.beside(&w.running, func() { w.listTasks(ctx, known) })
 	}
 	if w.polling || now.Before(w.nextPoll) {
 		return
 	}
 	if arns := w.urgentTasks(now); len(arns) > 0 {
 		w.polling = true
-		w.running.Go(func() { w.pollTasks(ctx, arns) })
+		w.cfg.machine.beside(&w.running, func() { w.pollTasks(ctx, arns) })
 	}
 }
 
@@ -204,7 +203,7 @@ func (w *world) report(ctx context.Context, l listing) {
 }
 
 func (w *world) listDocuments(ctx context.Context) {
-	l := listing{began: time.Now(), whole: allDocuments}
+	l := listing{began: w.cfg.machine.now(), whole: allDocuments}
 	var ids []string
 	if ids, l.err = w.cfg.Store.DocumentIDs(ctx); l.err == nil {
 		for chunk := range slices.Chunk(ids, documentBatch) {
@@ -219,7 +218,7 @@ func (w *world) listDocuments(ctx context.Context) {
 }
 
 func (w *world) listTasks(ctx context.Context, known []string) {
-	l := listing{began: time.Now(), whole: allTasks}
+	l := listing{began: w.cfg.machine.now(), whole: allTasks}
 	bounded, cancel := context.WithTimeout(ctx, fleetTimeout)
 	defer cancel()
 	l.tasks, l.err = w.cfg.Fleet.List(bounded, known...)
@@ -227,7 +226,7 @@ func (w *world) listTasks(ctx context.Context, known []string) {
 }
 
 func (w *world) pollTasks(ctx context.Context, arns []string) {
-	l := listing{began: time.Now(), whole: someTasks}
+	l := listing{began: w.cfg.machine.now(), whole: someTasks}
 	bounded, cancel := context.WithTimeout(ctx, fleetTimeout)
 	defer cancel()
 	l.tasks, l.err = w.cfg.Fleet.Describe(bounded, arns...)
@@ -275,11 +274,13 @@ func (w *world) urgentTasks(now time.Time) []string {
 }
 
 // jittered spreads replicas and restarts apart.
-func jittered(d time.Duration) time.Duration { return d*4/5 + rand.N(d*2/5+1) }
+func (w *world) jittered(d time.Duration) time.Duration {
+	return d*4/5 + time.Duration(w.cfg.machine.random(int64(d*2/5)+1))
+}
 
 // merge takes in what came back from beside the loop.
 func (w *world) merge(l listing) {
-	now := time.Now()
+	now := w.cfg.machine.now()
 	if l.err != nil {
 		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks"}[l.whole], "error", l.err)
 	}
@@ -290,7 +291,7 @@ func (w *world) merge(l listing) {
 		if w.cfg.Mirror.DocumentsNotified() {
 			interval = w.cfg.DocumentsInterval
 		}
-		w.nextWhole = now.Add(jittered(interval))
+		w.nextWhole = now.Add(w.jittered(interval))
 		if w.wholeAgain {
 			w.nextWhole, w.wholeAgain = now, false
 		}
@@ -299,7 +300,7 @@ func (w *world) merge(l listing) {
 		}
 	case allTasks:
 		w.listingTasks = false
-		w.nextList = now.Add(jittered(w.cfg.TasksInterval))
+		w.nextList = now.Add(w.jittered(w.cfg.TasksInterval))
 		if w.listAgain {
 			w.nextList, w.listAgain = now, false
 		}
@@ -340,7 +341,7 @@ func (w *world) mergeDocuments(l listing) {
 			w.documents[s.ID] = &state.Document{ID: s.ID, Missing: true}
 		}
 	}
-	w.documentsAt, w.listedAt = w.listedAt, w.cfg.Mirror.Now().Add(-time.Since(l.began))
+	w.documentsAt, w.listedAt = w.listedAt, w.cfg.Mirror.Now().Add(-w.cfg.machine.now().Sub(l.began))
 }
 
 // mergeTasks takes in a complete listing of ECS.

@@ -225,7 +225,7 @@ func (c *Controller) saveNotes(ctx context.Context) error {
 // showPool writes pool:state if it has changed, and not too often.
 func (c *Controller) showPool(ctx context.Context, s plan.Snapshot, pool state.Pool) error {
 	p := c.pool
-	since := time.Since(p.shownAt)
+	since := c.now().Sub(p.shownAt)
 	if !p.shownAt.IsZero() && since < showInterval {
 		return nil
 	}
@@ -238,7 +238,7 @@ func (c *Controller) showPool(ctx context.Context, s plan.Snapshot, pool state.P
 	if err := c.cfg.Store.ShowPool(ctx, stamped); err != nil {
 		return err
 	}
-	p.shown, p.shownAt = now, time.Now()
+	p.shown, p.shownAt = now, c.now()
 	return nil
 }
 

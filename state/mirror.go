@@ -16,6 +16,8 @@ const DefaultRelist = 5 * time.Second
 type MirrorOptions struct {
 	Relist time.Duration // interval between relists, jittered by a fifth; zero: DefaultRelist
 	Log    *slog.Logger  // nil: none
+
+	Now func() time.Time // this process's monotonic clock; nil: time.Now
 }
 
 // Mirror is one replica's copy of the control records. Hints say what to read again, a
@@ -27,6 +29,7 @@ type Mirror struct {
 	src    Source
 	relist time.Duration
 	log    *slog.Logger
+	now    func() time.Time
 
 	kick chan struct{} // asks for a relist now; holds one
 
@@ -54,10 +57,14 @@ func NewMirror(src Source, o MirrorOptions) *Mirror {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	return &Mirror{
 		src:         src,
 		relist:      o.Relist,
 		log:         o.Log,
+		now:         o.Now,
 		kick:        make(chan struct{}, 1),
 		sessions:    newTable[*Session](),
 		containers:  newTable[*Container](),
@@ -106,6 +113,27 @@ func (m *Mirror) Run(ctx context.Context) error {
 		}
 		healthy = err == nil
 		timer.Reset(next*4/5 + rand.N(next*2/5+1))
+	}
+}
+
+// Refresh is one relist, for a driver that steps a mirror in place of Run.
+func (m *Mirror) Refresh(ctx context.Context) error { return m.readAll(ctx) }
+
+// See takes in what a Watch has seen, for a driver that steps a mirror in place of Run:
+// documents tells whether foreign edits of documents are hinted at.
+func (m *Mirror) See(ctx context.Context, hints []Hint, documents bool) {
+	m.setDocuments(documents)
+	m.see(ctx, hints)
+}
+
+// RelistAsked tells whether a relist was asked for since the last call, for a driver that
+// steps a mirror in place of Run.
+func (m *Mirror) RelistAsked() bool {
+	select {
+	case <-m.kick:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -211,7 +239,7 @@ func (m *Mirror) read(ctx context.Context, sessions, containers, launches []stri
 		}
 	}
 	if len(ss)+len(cs)+len(ls) > 0 {
-		m.advance(time.Now())
+		m.advance(m.now())
 	}
 	return nil
 }
@@ -227,12 +255,12 @@ func (m *Mirror) advance(now time.Time) {
 
 // readAll is one relist: the index, then only the records that changed.
 func (m *Mirror) readAll(ctx context.Context) error {
-	before := time.Now()
+	before := m.now()
 	index, err := m.src.Index(ctx)
 	if err != nil {
 		return err
 	}
-	after := time.Now()
+	after := m.now()
 
 	m.mu.Lock()
 	trouble := ""
@@ -478,7 +506,7 @@ func (m *Mirror) Now() time.Time {
 	if m.readAt.IsZero() {
 		return time.Time{}
 	}
-	return m.storeTime.Add(time.Since(m.readAt))
+	return m.storeTime.Add(m.now().Sub(m.readAt))
 }
 
 // Age is the time since the store was last read without error; a day before the first time.
@@ -488,7 +516,7 @@ func (m *Mirror) Age() time.Duration {
 	if !m.synced {
 		return 24 * time.Hour
 	}
-	return time.Since(m.readAt)
+	return m.now().Sub(m.readAt)
 }
 
 // Synced tells whether the store was ever read as a whole.

@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Stepper runs a controller by hand: the same rounds, plans and calls as Run, but on the
+// goroutine of its driver, which says when each happens and what time it is. Simulations use
+// it. A Stepper is for one goroutine (or coroutine) at a time.
+type Stepper struct {
+	c       *Controller
+	stop    context.CancelFunc // ends the reign under way; nil: there is none
+	reign   context.Context
+	beside  int // what runs beside the loop, of whichever reign
+	waitsAt time.Time
+	looksAt time.Time
+}
+
+// Driver is what a Stepper needs of whoever drives it.
+type Driver struct {
+	Now    func() time.Time    // the replica's monotonic clock
+	Random func(n int64) int64 // in [0, n)
+	// Beside is given what would run in a goroutine beside the loop (listings and calls to
+	// ECS), to be run once, at any later time.
+	Beside func(do func())
+}
+
+// inStep is how many calls to ECS a stepped controller makes at once: more than there are, for
+// a driver cannot wait for one with the other.
+const inStep = 1 << 10
+
+// NewStepper makes a controller that d drives. Run is not to be called on it.
+func NewStepper(cfg Config, d Driver) *Stepper {
+	s := &Stepper{}
+	cfg.machine = machine{
+		now:     d.Now,
+		random:  d.Random,
+		callers: inStep,
+		beside: func(_ *sync.WaitGroup, do func()) {
+			s.beside++
+			d.Beside(func() {
+				defer func() { s.beside-- }()
+				do()
+			})
+		},
+		write: func(_ *sync.WaitGroup, do func()) { do() },
+	}
+	s.c = New(cfg)
+	cfg.Mirror.Subscribe(s.c.note)
+	return s
+}
+
+// Leading tells whether the replica leads now.
+func (s *Stepper) Leading() bool { return s.c.Leading() }
+
+// Bid asks for the lease or renews it, and says when to do so next.
+func (s *Stepper) Bid(ctx context.Context) (next time.Duration, err error) {
+	if !s.c.cfg.Mirror.Synced() {
+		return syncPoll, nil
+	}
+	return renewEvery, s.c.bid(ctx)
+}
+
+// Woken tells whether something has changed since the last call that a round would look at.
+func (s *Stepper) Woken() bool {
+	select {
+	case <-s.c.wake:
+		return true
+	default:
+		return s.c.world != nil && len(s.c.world.listings)+len(s.c.calls.results) > 0
+	}
+}
+
+// Round is one turn of the loop: it takes in what came back from beside it, looks, plans and
+// acts. It does nothing unless the replica leads, but begin or end a reign.
+func (s *Stepper) Round(ctx context.Context) {
+	c := s.c
+	if !c.lead.held() {
+		s.end()
+		return
+	}
+	now := c.now()
+	select {
+	case <-c.lead.won(): // anew, perhaps before anybody noticed that it was lost
+		s.end()
+	default:
+	}
+	if s.stop == nil {
+		if s.beside > 0 {
+			return // a reign ends when its calls have come back
+		}
+		s.reign, s.stop = context.WithCancel(ctx)
+		s.waitsAt, s.looksAt = now.Add(waitInterval), now.Add(desiredInterval)
+		c.begin()
+	}
+	s.collect()
+	if !now.Before(s.waitsAt) {
+		s.waitsAt = now.Add(waitInterval)
+		c.countWaits(s.reign)
+	}
+	if !now.Before(s.looksAt) && c.pool.read {
+		s.looksAt = now.Add(desiredInterval)
+		c.lookAtDesired(s.reign)
+	}
+	c.reconcile(s.reign)
+}
+
+// collect takes in what has come back.
+func (s *Stepper) collect() {
+	for {
+		select {
+		case l := <-s.c.world.listings:
+			s.c.world.merge(l)
+		case o := <-s.c.calls.results:
+			s.c.settle(o)
+		default:
+			return
+		}
+	}
+}
+
+func (s *Stepper) end() {
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+		s.c.metrics.leader.Set(0)
+	}
+}
+
+// Resign ends the reign and gives the lease up, as a process does that stops in good order.
+func (s *Stepper) Resign(ctx context.Context) {
+	s.end()
+	s.c.resign(ctx)
+}
