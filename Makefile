@@ -7,9 +7,11 @@ FUZZTIME      ?= 20s
 IMAGE         ?= wallcrawler:$(VERSION)
 # What `make test` tests: make test PKG=./proxy/...
 PKG           ?= ./...
+# Tests in modules of their own, whose dependencies are none of ours.
+ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker chart
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ dev: ## run the whole system on this machine and print a connect URL (ARGS="--co
 	@exec bin/wallcrawler dev $(ARGS)
 
 test: setup ## run all tests with the race detector (PKG=./proxy/... for some)
-	@go run .ci/count.go -race -shuffle=on -timeout 10m $(PKG)
+	@go run .ci/count.go $(ALSO) -race -shuffle=on -timeout 10m $(PKG)
 
 setup: ## install what building and testing need and is missing (Debian: by apt)
 	@.ci/setup
@@ -74,6 +76,9 @@ fuzz: ## fuzz each parser of foreign bytes for a while (FUZZTIME=20s)
 
 docs: ## write the pages that are generated from the code
 	@go generate ./...
+
+chart: ## render charts/wallcrawler (ARGS="-f values.yaml"), with the Helm that charts/test pins
+	@go -C charts/test tool helm template wallcrawler ../wallcrawler --kube-version 1.34.0 $(or $(ARGS),-f values/trial.yaml)
 
 docker: ## build the service's image
 	@docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .

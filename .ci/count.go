@@ -5,6 +5,7 @@
 // is counted by its subtests, unless it has failed where none of them has.
 //
 //	go run .ci/count.go -race ./...
+//	go run .ci/count.go -also charts/test -race ./...   # and all tests of the module in charts/test
 package main
 
 import (
@@ -150,19 +151,19 @@ func clean(output string) string {
 	return strings.Join(kept, "\n")
 }
 
-func main() {
-	r := &run{out: os.Stdout, packages: map[string]map[string]*result{}, builds: map[string]*strings.Builder{}}
-	begin := time.Now()
-	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
-	cmd.Stderr = os.Stderr
+// test runs one `go test` and takes in what it says.
+func (r *run) test(dir string, args []string) {
+	failedBefore := r.failed
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
 		fmt.Println("go test:", err)
-		fmt.Println("0 passed, 1 failed")
-		os.Exit(1)
+		r.failed++
+		return
 	}
 	lines := bufio.NewReader(pipe)
 	for {
@@ -177,9 +178,22 @@ func main() {
 			break
 		}
 	}
-	if err := cmd.Wait(); err != nil && r.failed == 0 {
+	if err := cmd.Wait(); err != nil && r.failed == failedBefore {
 		fmt.Println("go test:", err)
 		r.failed++
+	}
+}
+
+func main() {
+	r := &run{out: os.Stdout, packages: map[string]map[string]*result{}, builds: map[string]*strings.Builder{}}
+	begin := time.Now()
+	args, modules := os.Args[1:], []string{}
+	for len(args) > 1 && args[0] == "-also" {
+		args, modules = args[2:], append(modules, args[1])
+	}
+	r.test("", args)
+	for _, dir := range modules {
+		r.test(dir, []string{"-shuffle=on", "-timeout", "10m", "./..."})
 	}
 	if r.passed == 0 && r.failed == 0 {
 		fmt.Println("no test has run")

@@ -152,16 +152,22 @@ func (c *config) list(key string) []string {
 }
 
 func newConfig() *cobra.Command {
-	var asJSON, asMarkdown, forAgent bool
-	var file string
+	var asJSON, forAgent bool
+	var file, format string
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the effective configuration of serve (or of the agent), secrets hidden",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if asMarkdown {
+			switch format {
+			case "":
+			case "markdown":
 				_, err := io.WriteString(cmd.OutOrStdout(), reference())
 				return err
+			case "json":
+				return printJSON(cmd.OutOrStdout(), referenceEntries())
+			default:
+				return fmt.Errorf("--reference %s: use markdown or json", format)
 			}
 			settings := serveSettings()
 			if forAgent {
@@ -183,7 +189,7 @@ func newConfig() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print the reference of all settings and their defaults instead, as docs/configuration.md has it")
+	cmd.Flags().StringVar(&format, "reference", "", "print all settings, their defaults and units instead: markdown, as in docs/configuration.md, or json (serve's)")
 	cmd.Flags().BoolVar(&forAgent, "agent", false, "the agent's settings instead")
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML, TOML or JSON; default $WALLCRAWLER_CONFIG)")
 	return cmd

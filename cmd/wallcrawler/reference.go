@@ -6,7 +6,25 @@ import (
 	"time"
 )
 
-//go:generate sh -c "go run . config --markdown > ../../docs/configuration.md"
+//go:generate sh -c "go run . config --reference markdown > ../../docs/configuration.md"
+//go:generate sh -c "go run . config --reference json > ../../charts/wallcrawler/files/settings.json"
+
+// entry is a setting of serve for programs, such as the chart, which checks names by it.
+type entry struct {
+	Env     []string `json:"env"`
+	Key     string   `json:"key"`
+	Default string   `json:"default"`
+	Unit    string   `json:"unit"`
+	Secret  bool     `json:"secret"`
+}
+
+func referenceEntries() []entry {
+	var all []entry
+	for _, s := range serveSettings() {
+		all = append(all, entry{s.env, s.key, strings.Trim(s.standard(), "`"), strings.ReplaceAll(s.kind(), "`", ""), s.secret})
+	}
+	return all
+}
 
 // reference is docs/configuration.md: every setting, its default, its unit and its names.
 func reference() string {

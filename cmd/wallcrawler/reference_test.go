@@ -6,13 +6,19 @@ import (
 	"testing"
 )
 
-func TestConfigurationPageIsUpToDate(t *testing.T) {
-	page, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
+func TestGeneratedReferencesAreUpToDate(t *testing.T) {
+	var entries strings.Builder
+	if err := printJSON(&entries, referenceEntries()); err != nil {
 		t.Fatal(err)
 	}
-	if string(page) != reference() {
-		t.Error("docs/configuration.md is not what the settings make of it: run `make docs` and commit it")
+	for name, want := range map[string]string{"docs/configuration.md": reference(), "charts/wallcrawler/files/settings.json": entries.String()} {
+		text, err := os.ReadFile("../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(text) != want {
+			t.Errorf("%s is not what the settings make of it: run `make docs` and commit it", name)
+		}
 	}
 }
 
