@@ -33,13 +33,18 @@ func (c *Controller) act(ctx context.Context, p plan.Plan) {
 		done  []outcome
 	)
 	now := c.now()
+	c.calls.begin()
+	defer c.calls.tell()
 	for _, a := range p.Actions {
 		if !c.calls.due(key(a), now) {
 			continue
 		}
 		switch a.(type) {
 		case plan.Run, plan.StopTask:
-			c.calls.start(ctx, a)
+			// In the plan's order: launches before stops.
+			if c.calls.afford(a, now) {
+				c.calls.start(ctx, a)
+			}
 			continue
 		}
 		slots <- struct{}{}
@@ -70,6 +75,9 @@ type outcome struct {
 func (c *Controller) settle(o outcome) {
 	kind := string(o.action.Kind())
 	log := c.log.With("action", kind, "subject", o.action.Subject())
+	if errors.Is(o.err, state.ErrThrottled) {
+		c.calls.throttled(o.action, c.now())
+	}
 	stale := errors.Is(o.err, state.ErrConflict) || errors.Is(o.err, state.ErrNotFound) ||
 		errors.Is(o.err, state.ErrFull) || errors.Is(o.err, state.ErrExists)
 	switch {
@@ -154,7 +162,7 @@ func (c *Controller) write(ctx context.Context, a plan.Action) error {
 		return c.recordLaunch(ctx, by, a)
 	case plan.ResolveLaunch:
 		var l *state.Launch
-		l, err = store.UpdateLaunch(ctx, by, a.ID, state.LaunchUpdate{Outcome: a.Outcome, Message: a.Why})
+		l, err = store.UpdateLaunch(ctx, by, a.ID, state.LaunchUpdate{Outcome: a.Outcome, Message: a.Why, Cause: a.Cause, SettledAt: a.SettledAt})
 		mirror.ApplyLaunch(l)
 	case plan.ForgetLaunch:
 		if err = store.ForgetLaunch(ctx, by, a.ID); err == nil {
@@ -310,7 +318,7 @@ func (c *Controller) recordLaunch(ctx context.Context, by state.Authority, a pla
 	if err != nil {
 		return fmt.Errorf("preparing a launch: %w", err)
 	}
-	l, err := c.cfg.Store.CreateLaunch(ctx, by, state.Launch{ID: id, Input: json.RawMessage(input), Port: port})
+	l, err := c.cfg.Store.CreateLaunch(ctx, by, state.Launch{ID: id, Input: json.RawMessage(input), Port: port, Target: c.cfg.Fleet.Target()})
 	if err != nil {
 		return fmt.Errorf("recording launch %s: %w", id, err)
 	}

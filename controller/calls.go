@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/wallcrawler/wallcrawler/controller/budget"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
 	"github.com/wallcrawler/wallcrawler/state"
 )
@@ -24,6 +27,11 @@ type calls struct {
 
 	inFlight map[string]bool
 	retries  map[string]retry
+
+	// What the account allows: half of what AWS publishes. RunTask takes from both.
+	modify, runTask *budget.Bucket
+	waiting         map[plan.Kind]int // calls that the last plan asked for and the buckets did not give
+	soonest         time.Duration     // when the first of them may be made; zero: none waits
 }
 
 type retry struct {
@@ -38,7 +46,77 @@ func newCalls(c *Controller) *calls {
 		slots:    make(chan struct{}, c.cfg.machine.callers),
 		inFlight: map[string]bool{},
 		retries:  map[string]retry{},
+		modify:   budget.NewBucket(budget.Modify, c.now()),
+		runTask:  budget.NewBucket(budget.RunTask, c.now()),
+		waiting:  map[plan.Kind]int{},
 	}
+}
+
+// reset forgets all failures: what is wanted has changed, so that what went wrong may go well.
+func (k *calls) reset() { clear(k.retries) }
+
+// begin starts a round.
+func (k *calls) begin() {
+	clear(k.waiting)
+	k.soonest = 0
+}
+
+// bucketsOf gives what a call takes from.
+func (k *calls) bucketsOf(a plan.Action) []*budget.Bucket {
+	if a.Kind() == plan.KindRun {
+		return []*budget.Bucket{k.modify, k.runTask}
+	}
+	return []*budget.Bucket{k.modify}
+}
+
+// afford takes what a call costs from the account's allowance, if that is there. A plan lists
+// launches before stops, so that they are asked for first.
+func (k *calls) afford(a plan.Action, now time.Time) bool {
+	wait := budget.Take(now, k.bucketsOf(a)...)
+	if wait == 0 {
+		return true
+	}
+	k.waiting[a.Kind()]++
+	if k.soonest == 0 || wait < k.soonest {
+		k.soonest = wait
+	}
+	return false
+}
+
+// pause is how long the loop may pause without leaving a call waiting that could be made.
+func (k *calls) pause(longest time.Duration) time.Duration {
+	if k.soonest == 0 {
+		return longest
+	}
+	return min(longest, k.soonest)
+}
+
+// throttled makes way after AWS has complained about a call.
+func (k *calls) throttled(a plan.Action, now time.Time) {
+	for _, b := range k.bucketsOf(a) {
+		b.Throttled(now)
+	}
+}
+
+// tell shows what waits, in metrics and to people.
+func (k *calls) tell() {
+	var held []Held
+	for kind, call := range map[plan.Kind]string{plan.KindRun: "RunTask", plan.KindStopTask: "StopTask"} {
+		n := k.waiting[kind]
+		k.c.metrics.budgetWaiting.WithLabelValues(call).Set(float64(n))
+		if n == 0 {
+			continue
+		}
+		what := plan.HoldLaunch
+		if kind == plan.KindStopTask {
+			what = plan.HoldDestruction
+		}
+		held = append(held, Held{What: what, Why: fmt.Sprintf("%d calls of %s wait for the account's allowance", n, call)})
+	}
+	k.c.metrics.budgetRate.WithLabelValues("RunTask").Set(k.runTask.PerSecond())
+	k.c.metrics.budgetRate.WithLabelValues("StopTask").Set(k.modify.PerSecond())
+	slices.SortFunc(held, func(a, b Held) int { return strings.Compare(a.Why, b.Why) })
+	k.c.held.Store(&held)
 }
 
 // due tells whether an action may be tried now.
@@ -148,13 +226,16 @@ func (c *Controller) runTask(ctx context.Context, id string) error {
 		return fmt.Errorf("launch %s: %w", id, state.ErrNotFound)
 	}
 	task, err := c.cfg.Fleet.Run(ctx, l)
-	update := state.LaunchUpdate{Tries: l.Tries + 1}
+	update := state.LaunchUpdate{Tries: l.Tries + 1, AnsweredAt: c.cfg.Mirror.Now()}
 	var refused *state.LaunchRefused
 	switch {
 	case err == nil:
 		update.TaskARN, update.Outcome = task.ARN, state.Started
 	case errors.As(err, &refused):
-		update.Outcome, update.Message = state.Refused, refused.Reason
+		update.Outcome, update.Message, update.Cause, update.SettledAt = state.Refused, refused.Reason, state.Rejected, update.AnsweredAt
+		if refused.Capacity {
+			update.Cause = state.NoCapacity
+		}
 	default:
 		return fmt.Errorf("starting a task for launch %s: %w", id, err)
 	}

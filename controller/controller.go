@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +83,8 @@ type Controller struct {
 	world *world // owned by the goroutine of lead
 	pool  *pool  // owned by the goroutine of lead
 	calls *calls
+
+	held atomic.Pointer[[]Held] // what the last round left waiting for the account's allowance
 }
 
 // New returns a controller. Run starts it.
@@ -200,6 +203,7 @@ func (c *Controller) reign(ctx context.Context) {
 		c.calls.wait()
 		c.world.wait()
 		c.metrics.leader.Set(0)
+		c.held.Store(nil)
 	}()
 
 	tick := time.NewTimer(0)
@@ -234,7 +238,7 @@ func (c *Controller) reign(ctx context.Context) {
 		if busy := c.reconcile(ctx); busy > 2*batch && !pause(ctx, min(busy, c.cfg.Tick)) {
 			return
 		}
-		tick.Reset(c.cfg.Tick)
+		tick.Reset(c.calls.pause(c.cfg.Tick))
 	}
 	c.log.Warn("leadership lost")
 }
@@ -276,6 +280,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	planning := c.now()
 	snapshot := c.world.snapshot()
 	snapshot.LaunchTrouble = c.pool.dialect.trouble(snapshot.Now)
+	snapshot.DesiredAt = c.pool.desiredAt
 	policy := c.policy(c.pool)
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)

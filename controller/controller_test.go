@@ -32,6 +32,8 @@ func (f *fleet) Prepare(launch string, maxSessions int) (json.RawMessage, int, e
 	return json.RawMessage(fmt.Sprintf(`{"launch":%q,"maxSessions":%d}`, launch, maxSessions)), 8080, nil
 }
 
+func (f *fleet) Target() string { return "td:1" }
+
 func (f *fleet) Run(_ context.Context, l *state.Launch) (state.Task, error) {
 	f.mu.Lock()
 	f.calls[l.ID]++
@@ -328,7 +330,7 @@ func TestARefusedLaunchIsFollowedByAnother(t *testing.T) {
 			}
 		})
 		r.store.SetDocument("s1", pending("s1"), 10*time.Minute)
-		r.until(10*time.Second, "s1 is ready", func() bool { return r.phase("s1") == state.Ready })
+		r.until(40*time.Second, "s1 is ready", func() bool { return r.phase("s1") == state.Ready })
 		l, err := r.store.Launch(t.Context(), "cnt1")
 		if err != nil || l.Outcome != state.Refused || l.Message == "" {
 			t.Errorf("the first launch is %+v, %v", l, err)
@@ -433,6 +435,40 @@ func TestExplainSaysWhatWouldBeDone(t *testing.T) {
 		}
 		if !found || !e.Leading || e.Demand.Pending != 1 {
 			t.Errorf("explanation: %+v", e)
+		}
+	})
+}
+
+func TestLaunchesKeepToTheAllowanceAndMakeWayWhenThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var calls []time.Time
+		throttled := true
+		r := newRig(t, state.Pool{Min: 60, Max: 60, MaxSessions: 1}, func(r *rig) {
+			r.fleet.runErr = func(string, int) error {
+				mu.Lock()
+				defer mu.Unlock()
+				calls = append(calls, time.Now())
+				if throttled {
+					return fmt.Errorf("running a task: %w", state.ErrThrottled)
+				}
+				return nil
+			}
+		})
+		pass(20 * time.Second)
+		mu.Lock()
+		if n := len(calls); n < 2 || n > 60 { // a tenth to a third of what is allowed otherwise
+			t.Errorf("%d calls in 20 s while each is throttled", n)
+		}
+		throttled, calls = false, nil
+		mu.Unlock()
+		r.until(2*time.Minute, "all run", func() bool { return r.fleet.running() == 60 })
+		mu.Lock()
+		defer mu.Unlock()
+		for i := 20; i < len(calls); i++ {
+			if d := calls[i].Sub(calls[i-20]); d < time.Second-time.Millisecond {
+				t.Fatalf("21 calls of RunTask within %s: the allowance is 10 at once and 10 a second", d)
+			}
 		}
 	})
 }

@@ -35,7 +35,7 @@ type Held struct {
 
 // Explain makes a plan from a fresh view of its own, on any replica, and carries none of it
 // out. Since when containers have been empty is known to the leader's loop only, so that
-// scale-down does not show.
+// scale-down does not show; what waits for the account's allowance shows on the leader.
 func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 	w, pool := newWorld(c.cfg), &pool{}
 	defer w.wait()
@@ -72,6 +72,9 @@ func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 	}
 	for _, h := range p.Holds {
 		e.Holds = append(e.Holds, Held{h.What, h.ID, h.Why})
+	}
+	if held := c.held.Load(); held != nil && e.Leading {
+		e.Holds = append(e.Holds, *held...)
 	}
 	return e, nil
 }

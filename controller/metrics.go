@@ -23,6 +23,13 @@ type metrics struct {
 	desired   *prometheus.CounterVec
 	events    *prometheus.CounterVec
 
+	budgetWaiting *prometheus.GaugeVec
+	budgetRate    *prometheus.GaugeVec
+	drought       prometheus.Gauge
+	circuitOpen   prometheus.Gauge
+	startDeadline prometheus.Gauge
+	launchFailed  *prometheus.GaugeVec
+
 	endsSeen map[string]bool // ended sessions already counted; owned by the loop
 	primed   bool
 }
@@ -57,6 +64,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "wallcrawler_pool_desired_total", Help: "Changes of pool:desired, by what became of them."}, []string{"result"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wallcrawler_events_total", Help: "Events noted for people, by reason."}, []string{"reason"}),
+		budgetWaiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "wallcrawler_ecs_budget_waiting", Help: "Calls that the last round left waiting for the account's allowance."}, []string{"call"}),
+		budgetRate: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "wallcrawler_ecs_budget_per_second", Help: "Calls a second that are allowed now: half of what AWS publishes, less after throttling."}, []string{"call"}),
+		drought: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "wallcrawler_launch_drought", Help: "1 while ECS has no room for containers."}),
+		circuitOpen: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "wallcrawler_launch_circuit_open", Help: "1 while launches go wrong one after the other and only one is tried now and then."}),
+		startDeadline: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "wallcrawler_start_deadline_seconds", Help: "Time from a launch to its registration that is allowed, as learnt."}),
+		launchFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "wallcrawler_launches_failed", Help: "Launches of the last ten minutes that failed, by cause."}, []string{"cause"}),
 		endsSeen: map[string]bool{},
 	}
 	for _, result := range []string{"obeyed", "refused", "absent"} {
@@ -67,7 +86,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.leader, m.reconcile, m.rounds, m.actions, m.holds, m.demand, m.tasks,
-			m.launches, m.queueWait, m.ends, m.storeAge, m.desired, m.events)
+			m.launches, m.queueWait, m.ends, m.storeAge, m.desired, m.events,
+			m.budgetWaiting, m.budgetRate, m.drought, m.circuitOpen, m.startDeadline, m.launchFailed)
 	}
 	return m
 }
@@ -105,7 +125,24 @@ func (m *metrics) planned(s plan.Snapshot, p plan.Plan) {
 		}
 		m.launches.WithLabelValues(name).Set(float64(n))
 	}
+	m.drought.Set(oneIf(p.Launching.Drought))
+	m.circuitOpen.Set(oneIf(p.Launching.Open))
+	m.startDeadline.Set(p.Launching.Deadline.Seconds())
+	failed := map[state.Cause]int{}
+	for _, l := range s.Launches {
+		failed[l.Cause]++
+	}
+	for _, cause := range state.Causes() {
+		m.launchFailed.WithLabelValues(string(cause)).Set(float64(failed[cause]))
+	}
 	m.countEnds(s.Sessions)
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // taskState sums ECS's many states up.

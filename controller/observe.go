@@ -413,5 +413,6 @@ func (w *world) snapshot() plan.Snapshot {
 		EmptySince:   w.emptySince,
 		StoreAge:     m.Age(),
 		StoreTrouble: m.Trouble(),
+		Target:       w.cfg.Fleet.Target(),
 	}
 }

@@ -33,8 +33,9 @@ type pool struct {
 	read      bool // pool:desired has been read
 	latest    string
 	overrides state.Overrides
-	quiet     bool // trouble with pool:desired has been logged
-	untidy    bool // trouble with what follows a round has been logged
+	desiredAt time.Time // the store's clock, when that last changed under this leader
+	quiet     bool      // trouble with pool:desired has been logged
+	untidy    bool      // trouble with what follows a round has been logged
 	dialect   dialect
 
 	unsaved  state.PoolUpdate // to be noted for the next leader
@@ -120,7 +121,10 @@ func (c *Controller) readDesired(ctx context.Context, p *pool) (changed bool, er
 		p.note(state.Event{Kind: state.KindPool, Reason: state.EventRefused, Message: "pool:desired is refused, what was good before stays: " + err.Error()})
 		return false, nil
 	}
-	p.overrides, p.unsaved.Obeyed = o, &latest
+	p.overrides, p.unsaved.Obeyed, p.desiredAt = o, &latest, c.cfg.Mirror.Now()
+	if c.calls != nil {
+		c.calls.reset()
+	}
 	now, _ := o.Over(c.cfg.Policy.Pool)
 	message := "pool:desired is gone, the configuration is in force: "
 	result := "absent"

@@ -26,6 +26,8 @@ var (
 	ErrNotReady = errors.New("session is not ready")
 	// ErrUnavailable: the store cannot be reached.
 	ErrUnavailable = errors.New("store is unavailable")
+	// ErrThrottled: AWS asks for fewer calls.
+	ErrThrottled = errors.New("throttled")
 	// ErrDraining: this process takes no new work.
 	ErrDraining = errors.New("draining")
 	// ErrUnauthorized: the credential is missing or wrong.

@@ -12,9 +12,13 @@ type Fleet interface {
 	// slots for that launch, but for the container's token, and says where it will listen. It
 	// calls nobody.
 	Prepare(launch string, maxSessions int) (input json.RawMessage, port int, err error)
+	// Target names what Prepare makes now, for people and to compare: what is started, and
+	// where. Launches of one target that fail say something about its next ones.
+	Target() string
 	// Run starts the launch's task. The same launch again is the same task, also after an
 	// answer that was lost. A *LaunchRefused error says that no task will come of this launch;
-	// any other error that nobody knows: call again.
+	// any other error that nobody knows: call again. ErrThrottled, as with the others, asks for
+	// fewer calls.
 	Run(ctx context.Context, l *Launch) (Task, error)
 	// Stop stops a task, with a reason for a person to read. A task that is stopped or unknown
 	// is no error.

@@ -17,8 +17,29 @@ type Launch struct {
 	Message   string          `json:"message,omitempty"` // of a failure
 	Tries     int             `json:"tries,omitempty"`
 
+	Target     string    `json:"target,omitempty"` // what is started where: launches of one target tell of its next
+	Cause      Cause     `json:"cause,omitempty"`  // of a failure
+	AnsweredAt time.Time `json:"answeredAt,omitzero"`
+	SettledAt  time.Time `json:"settledAt,omitzero"` // when its container registered, or that was given up
+
 	Rev int64 `json:"-"`
 }
+
+// Cause is why a launch failed, in one word: it decides when to try again.
+type Cause string
+
+// The causes.
+const (
+	NoCapacity Cause = "no_capacity" // ECS had no room; another time it may
+	Rejected   Cause = "rejected"    // ECS would not start it for another reason
+	Died       Cause = "died"        // the task ended before its container registered
+	Late       Cause = "late"        // the task ran, or was to; its container did not register in time
+	Unanswered Cause = "unanswered"  // no call of it was ever answered
+	Unverified Cause = "unverified"  // its container could not be verified or reached
+)
+
+// Causes lists every cause.
+func Causes() []Cause { return []Cause{NoCapacity, Rejected, Died, Late, Unanswered, Unverified} }
 
 // Outcome is how a launch went.
 type Outcome string

@@ -84,7 +84,17 @@ func (u LaunchUpdate) Apply(l *Launch) (*Launch, bool, error) {
 	if u.Tries != 0 {
 		next.Tries = u.Tries
 	}
-	changed := next.TaskARN != l.TaskARN || next.Outcome != l.Outcome || next.Message != l.Message || next.Tries != l.Tries
+	if u.Cause != "" {
+		next.Cause = u.Cause
+	}
+	if !u.AnsweredAt.IsZero() {
+		next.AnsweredAt = u.AnsweredAt
+	}
+	if !u.SettledAt.IsZero() {
+		next.SettledAt = u.SettledAt
+	}
+	changed := next.TaskARN != l.TaskARN || next.Outcome != l.Outcome || next.Message != l.Message || next.Tries != l.Tries ||
+		next.Cause != l.Cause || !next.AnsweredAt.Equal(l.AnsweredAt) || !next.SettledAt.Equal(l.SettledAt)
 	if !changed {
 		return l, false, nil
 	}

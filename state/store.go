@@ -222,7 +222,7 @@ type Launches interface {
 	Launch(ctx context.Context, id string) (*Launch, error)
 	// CreateLaunch stores a new launch (ErrExists). CreatedAt is set by the store.
 	CreateLaunch(ctx context.Context, by Authority, l Launch) (*Launch, error)
-	// UpdateLaunch records how it went: task ARN, outcome, message, tries. ErrConflict if the
+	// UpdateLaunch records how it went: task ARN, outcome, cause, message, tries, times. ErrConflict if the
 	// stored outcome is no longer open and u.Outcome differs.
 	UpdateLaunch(ctx context.Context, by Authority, id string, u LaunchUpdate) (*Launch, error)
 	// ForgetLaunch removes a launch. Repeated, it changes nothing.
@@ -231,10 +231,13 @@ type Launches interface {
 
 // LaunchUpdate says how a launch went. Empty fields leave the record's.
 type LaunchUpdate struct {
-	TaskARN string
-	Outcome Outcome
-	Message string
-	Tries   int
+	TaskARN    string
+	Outcome    Outcome
+	Message    string
+	Tries      int
+	Cause      Cause
+	AnsweredAt time.Time
+	SettledAt  time.Time
 }
 
 // Lease elects the leader. It saves work; correctness rests on epochs and atomic writes.

@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/wallcrawler/wallcrawler/state"
 )
 
 // throttled tells whether AWS asks for fewer calls.
@@ -32,6 +34,9 @@ func missingTask(err error) bool {
 // explain wraps an error of the API with what was being done and, where a person can mend it,
 // what to look at.
 func (f *Fleet) explain(err error, doing string) error {
+	if throttled(err) {
+		return fmt.Errorf("%s: %w: %w", doing, state.ErrThrottled, err)
+	}
 	if hint := f.hint(err); hint != "" {
 		return fmt.Errorf("%s: %w; %s", doing, err, hint)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/wallcrawler/wallcrawler/controller/budget"
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
@@ -67,11 +68,13 @@ const (
 	defaultCallTimeout = 10 * time.Second
 )
 
-// Fleet is a deployment's tasks. It is safe for concurrent use and keeps nothing.
+// Fleet is a deployment's tasks. It is safe for concurrent use, and keeps nothing but what its
+// reads may still cost.
 type Fleet struct {
 	cfg     Config // set once in New, defaults filled in
 	log     *slog.Logger
 	metrics *metrics
+	reads   reads
 }
 
 var _ state.Fleet = (*Fleet)(nil)
@@ -90,11 +93,17 @@ func New(cfg Config) *Fleet {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Fleet{cfg: cfg, log: cfg.Log, metrics: newMetrics(cfg.Registerer)}
+	return &Fleet{
+		cfg: cfg, log: cfg.Log, metrics: newMetrics(cfg.Registerer),
+		reads: reads{bucket: budget.NewBucket(budget.Read, time.Now())},
+	}
 }
 
+// method is an operation of the SDK's client.
+type method[In, Out any] = func(context.Context, In, ...func(*ecs.Options)) (Out, error)
+
 // call makes one call of the API, bounded in time, counted and timed.
-func call[In, Out any](ctx context.Context, f *Fleet, op string, do func(context.Context, In, ...func(*ecs.Options)) (Out, error), in In) (Out, error) {
+func call[In, Out any](ctx context.Context, f *Fleet, op string, do method[In, Out], in In) (Out, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.CallTimeout)
 	defer cancel()
 	begin := time.Now()

@@ -266,6 +266,22 @@ wallcrawler_ecs_calls_total{op="RunTask",result="throttled"} 1
 	}
 }
 
+func TestThrottlingIsToldToTheCaller(t *testing.T) {
+	server := cluster(t)
+	f := fleet(client(t, server))
+	for op, do := range map[string]func() error{
+		"RunTask":       func() error { _, err := f.Run(t.Context(), launch(t, f, "cnt_1")); return err },
+		"StopTask":      func() error { return f.Stop(t.Context(), anARN, "why") },
+		"ListTasks":     func() error { _, err := f.List(t.Context()); return err },
+		"DescribeTasks": func() error { _, err := f.Describe(t.Context(), anARN); return err },
+	} {
+		server.Fail(op, 10, ecslocal.Fault{Exception: "ThrottlingException", Message: "Rate exceeded"})
+		if err := do(); !errors.Is(err, state.ErrThrottled) {
+			t.Errorf("%s: got %v, want one that says throttled", op, err)
+		}
+	}
+}
+
 // scripted answers as told, for what the endpoint cannot be brought to say.
 type scripted struct {
 	ecs.Client

@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -147,6 +148,15 @@ func (f *Fleet) Prepare(launch string, maxSessions int) (json.RawMessage, int, e
 		return nil, 0, fmt.Errorf("preparing launch %s: %w", launch, err)
 	}
 	return text, f.cfg.ContainerPort, nil
+}
+
+// Target names the task definition, and where its tasks run. See state.Fleet.
+func (f *Fleet) Target() string {
+	where := []string{f.cfg.LaunchType}
+	for _, p := range f.cfg.CapacityProviders {
+		where = append(where, p.Name)
+	}
+	return f.cfg.TaskDefinition + " on " + cmp.Or(strings.Trim(strings.Join(where, " "), " "), "the cluster's default")
 }
 
 // token gives the launch's token, or nothing.

@@ -112,7 +112,9 @@ type (
 	// ResolveLaunch records how a launch went.
 	ResolveLaunch struct {
 		Target
-		Outcome state.Outcome
+		Outcome   state.Outcome
+		Cause     state.Cause // of a failure
+		SettledAt time.Time
 	}
 	// Undrain opens a draining container again.
 	Undrain struct {

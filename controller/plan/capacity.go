@@ -152,62 +152,6 @@ func (m *planner) undrain(launch int) (left int) {
 	return launch
 }
 
-// launch starts n containers, unless the pool is paused or the last ones went wrong just now.
-func (m *planner) launch(n int, s supply) {
-	if n == 0 {
-		return
-	}
-	if m.Pool.Paused {
-		m.hold(HoldLaunch, "", fmt.Sprintf("the pool is paused; %d containers are wanted", n))
-		return
-	}
-	if m.LaunchTrouble != "" {
-		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted", m.LaunchTrouble, n))
-		return
-	}
-	if wait, failures := m.backoff(); wait > 0 {
-		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, the next try is in %s", failures, n, wait.Round(time.Second)))
-		return
-	} else if failures != "" && n > 1 {
-		m.hold(HoldLaunch, "", fmt.Sprintf("%s; %d containers are wanted, one is tried", failures, n))
-		n = 1
-	}
-	why := fmt.Sprintf("%d slots wanted, %d free, %d starting", s.unplaced+m.Pool.WarmSlots, s.free, s.coming)
-	if s.containers+n <= m.Pool.Min {
-		why = fmt.Sprintf("%d containers of at least %d", s.containers, m.Pool.Min)
-	}
-	for i := range n {
-		m.do(Launch{Target{fmt.Sprintf("#%d", i+1), why}, m.Pool.MaxSessions})
-	}
-}
-
-// backoff says how long launches wait after failures in a row: 1 s after the first, twice
-// that after each more, at most maxLaunchBackoff. Until one has succeeded, they are tried one
-// by one. No failures: nothing is said.
-func (m *planner) backoff() (wait time.Duration, failed string) {
-	var success, last time.Time
-	for _, l := range m.Launches {
-		if l.Outcome == state.Registered && l.CreatedAt.After(success) {
-			success = l.CreatedAt
-		}
-	}
-	failures, message := 0, ""
-	for _, l := range m.Launches {
-		if (l.Outcome != state.Refused && l.Outcome != state.Expired) || !l.CreatedAt.After(success) {
-			continue
-		}
-		failures++
-		if l.CreatedAt.After(last) {
-			last, message = l.CreatedAt, l.Message
-		}
-	}
-	if failures == 0 {
-		return 0, ""
-	}
-	pause := min(time.Second<<min(failures-1, 10), maxLaunchBackoff)
-	return pause - m.Now.Sub(last), fmt.Sprintf("%d launches in a row went wrong, the last: %s", failures, message)
-}
-
 // drain closes containers that are not needed: empty ones, empty for a while, the ones that
 // ran longest empty first, a tenth of the fleet at a time.
 func (m *planner) drain(surplus int, s supply) {

@@ -80,22 +80,26 @@ func (m *planner) stopTask(arn, why string) {
 
 // superviseLaunches sees each launch from its call to its container.
 func (m *planner) superviseLaunches() {
+	var run []*state.Launch
 	for _, l := range m.Launches {
 		c, registered := m.containers[l.ID]
 		switch {
 		case registered && c.Phase == state.PendingVerification:
 		case registered && c.Phase == state.Stopping && l.Open():
-			m.do(ResolveLaunch{Target{l.ID, "its container could not be verified or reached"}, state.Expired})
+			m.do(ResolveLaunch{Target{l.ID, "its container could not be verified or reached"}, state.Expired, state.Unverified, m.Now})
 		case registered && c.Phase != state.Gone:
 			if l.Open() {
-				m.do(ResolveLaunch{Target{l.ID, "its container has registered"}, state.Registered})
+				m.do(ResolveLaunch{Target{l.ID, "its container has registered"}, state.Registered, "", c.RegisteredAt})
 			}
 		case l.Open():
-			m.superviseOpen(l)
+			if m.superviseOpen(l) {
+				run = append(run, l)
+			}
 		default:
 			m.superviseClosed(l)
 		}
 	}
+	m.run(run)
 }
 
 // taskOf finds a launch's task, also one whose ARN we never learnt, or nil.
@@ -106,17 +110,23 @@ func (m *planner) taskOf(l *state.Launch) *state.Task {
 	return m.taskByContainer[l.ID]
 }
 
-// superviseOpen settles a launch whose container has not registered.
-func (m *planner) superviseOpen(l *state.Launch) {
+// superviseOpen settles a launch whose container has not registered. It tells whether its
+// call is to be made.
+func (m *planner) superviseOpen(l *state.Launch) (run bool) {
 	t := m.taskOf(l)
 	switch {
 	case t != nil && t.Stopped():
-		m.do(ResolveLaunch{Target{l.ID, stopText(t)}, state.Expired})
+		m.do(ResolveLaunch{Target{l.ID, stopText(t)}, state.Expired, state.Died, m.Now})
 	case m.past(l.CreatedAt, m.StartDeadline):
-		m.do(ResolveLaunch{Target{l.ID, fmt.Sprintf("its container did not register within %s", m.StartDeadline)}, state.Expired})
+		cause := state.Late
+		if t == nil && l.TaskARN == "" {
+			cause = state.Unanswered
+		}
+		m.do(ResolveLaunch{Target{l.ID, fmt.Sprintf("its container did not register within %s", m.StartDeadline)}, state.Expired, cause, m.Now})
 	case l.Outcome == "" && !m.Pool.Paused:
-		m.do(Run{Target{l.ID, fmt.Sprintf("recorded %s ago, no task yet", m.Now.Sub(l.CreatedAt).Round(time.Millisecond))}})
+		return true
 	}
+	return false
 }
 
 // superviseClosed clears up after a launch whose container is gone or never came.

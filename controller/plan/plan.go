@@ -45,6 +45,11 @@ type Snapshot struct {
 	// StoreAge is how old the view of the store is; StoreTrouble how it lost data, if it did.
 	StoreAge     time.Duration
 	StoreTrouble string
+	// Target is what the next launch would start and where (see state.Fleet); empty: unknown.
+	Target string
+	// DesiredAt is when what is wanted of the pool last changed: failures before it are not
+	// held against what comes after. Zero: unknown.
+	DesiredAt time.Time
 	// LaunchTrouble says why nothing that is launched could serve; empty: it could.
 	LaunchTrouble string
 }
@@ -58,7 +63,7 @@ type Policy struct {
 	MaxAttempts   int           // bindings tried; 3
 	SuspectAfter  time.Duration // without a report; 15 s
 	MaxLoad       float64       // CPU or memory above which nothing is bound; 0.9
-	StartDeadline time.Duration // from a launch to its registration; 120 s
+	StartDeadline time.Duration // from a launch to its registration, until it is learnt; 120 s
 	ScaleDownHold time.Duration // a container stays empty this long before it is drained; 120 s
 	AbsentAfter   time.Duration // a task unlisted this long is gone; 60 s
 	MaxStoreAge   time.Duration // an older view of the store holds what destroys; 15 s
@@ -80,8 +85,7 @@ const (
 	defaultMaxTasksAge   = 60 * time.Second
 	defaultRestoreWithin = 240 * time.Second // below the 300 s that a Lambda's "terminated" lives
 
-	launchMemory     = 10 * time.Minute // failed launches are remembered this long, for the back-off
-	maxLaunchBackoff = 30 * time.Second
+	launchMemory = 10 * time.Minute // failed launches are remembered this long, for what they tell of the next
 )
 
 func or[T comparable](v, fallback T) T {
@@ -111,9 +115,10 @@ func (p Policy) withDefaults() Policy {
 
 // Plan is what to do now, and what is not done and why.
 type Plan struct {
-	Actions []Action
-	Holds   []Hold
-	Demand  Demand
+	Actions   []Action
+	Holds     []Hold
+	Demand    Demand
+	Launching Launching
 }
 
 // Hold is something that would be done, or is wrong, and waits.
@@ -164,6 +169,7 @@ type planner struct {
 // Make decides what to do now.
 func Make(s Snapshot, p Policy) Plan {
 	m := newPlanner(s, p)
+	m.readLaunches()
 	m.checkView()
 	m.readDocuments()
 	if m.StoreTrouble != "" {

@@ -159,15 +159,19 @@ type launchText struct {
 	Outcome   state.Outcome   `json:"outcome,omitempty"`
 	Message   string          `json:"message,omitempty"`
 	Tries     int             `json:"tries,omitempty"`
+
+	Target     string      `json:"target,omitempty"`
+	Cause      state.Cause `json:"cause,omitempty"`
+	AnsweredAt int64       `json:"answeredAt,omitempty"` // ms
+	SettledAt  int64       `json:"settledAt,omitempty"`  // ms
 }
 
 // encodeLaunch writes a launch; a zero CreatedAt is left out.
 func encodeLaunch(l *state.Launch) (string, error) {
 	t := launchText{
 		ID: l.ID, Input: l.Input, Port: l.Port, TaskARN: l.TaskARN, Outcome: l.Outcome, Message: l.Message, Tries: l.Tries,
-	}
-	if !l.CreatedAt.IsZero() {
-		t.CreatedAt = l.CreatedAt.UnixMilli()
+		Target: l.Target, Cause: l.Cause,
+		CreatedAt: millis(l.CreatedAt), AnsweredAt: millis(l.AnsweredAt), SettledAt: millis(l.SettledAt),
 	}
 	text, err := json.Marshal(t)
 	return string(text), err
@@ -181,6 +185,7 @@ func decodeLaunch(text string, rev int64) (*state.Launch, error) {
 	return &state.Launch{
 		ID: t.ID, Input: t.Input, Port: t.Port, CreatedAt: time.UnixMilli(t.CreatedAt).UTC(),
 		TaskARN: t.TaskARN, Outcome: t.Outcome, Message: t.Message, Tries: t.Tries, Rev: rev,
+		Target: t.Target, Cause: t.Cause, AnsweredAt: ofMillis(t.AnsweredAt), SettledAt: ofMillis(t.SettledAt),
 	}, nil
 }
 
@@ -191,12 +196,22 @@ func number(text string) int64 {
 }
 
 // moment reads a time in ms; empty is the zero time.
-func moment(text string) time.Time {
-	n := number(text)
+func moment(text string) time.Time { return ofMillis(number(text)) }
+
+// ofMillis gives the time of ms, and the zero time of none.
+func ofMillis(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}
 	}
 	return time.UnixMilli(n).UTC()
+}
+
+// millis is its inverse.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 // lenient reads JSON that we wrote ourselves; what is none leaves the zero value.

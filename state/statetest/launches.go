@@ -9,14 +9,14 @@ import (
 
 func testLaunches(t *testing.T, w *world) {
 	input := `{"cluster":"c","count":1,"overrides":{"n":12345678901234567890}}`
-	l, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "l1", Input: []byte(input), Port: 8080})
+	l, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "l1", Input: []byte(input), Port: 8080, Target: "td:1"})
 	w.ok(err)
 	ix, err := w.store.Index(w.ctx)
 	w.ok(err)
 	stored, err := w.store.Launch(w.ctx, "l1")
 	w.ok(err)
 	for _, got := range []*state.Launch{l, stored} {
-		if got.ID != "l1" || string(got.Input) != input || got.Port != 8080 || !got.Open() || !near(got.CreatedAt, ix.Time) {
+		if got.ID != "l1" || string(got.Input) != input || got.Port != 8080 || got.Target != "td:1" || !got.Open() || !near(got.CreatedAt, ix.Time) {
 			t.Fatalf("got %+v", got)
 		}
 		w.same(ix.Launches["l1"], got.Rev)
@@ -29,7 +29,7 @@ func testLaunches(t *testing.T, w *world) {
 	update := func(id string, u state.LaunchUpdate) (*state.Launch, error) {
 		return w.store.UpdateLaunch(w.ctx, w.lead(), id, u)
 	}
-	got, err := update("l1", state.LaunchUpdate{TaskARN: "arn:1", Outcome: state.Started, Tries: 2})
+	got, err := update("l1", state.LaunchUpdate{TaskARN: "arn:1", Outcome: state.Started, Tries: 2, AnsweredAt: ix.Time})
 	w.ok(err)
 	if got.TaskARN != "arn:1" || got.Outcome != state.Started || got.Tries != 2 || !got.Open() || got.Rev <= l.Rev ||
 		!got.CreatedAt.Equal(l.CreatedAt) || string(got.Input) != input {
@@ -40,7 +40,7 @@ func testLaunches(t *testing.T, w *world) {
 	w.same(got.Rev, again.Rev)
 	got, err = update("l1", state.LaunchUpdate{Outcome: state.Registered})
 	w.ok(err)
-	if got.TaskARN != "arn:1" || got.Open() {
+	if got.TaskARN != "arn:1" || got.Open() || got.Target != "td:1" || !near(got.AnsweredAt, ix.Time) {
 		t.Fatalf("got %+v", got)
 	}
 	for _, outcome := range []state.Outcome{state.Started, state.Refused, state.Expired} {
@@ -61,9 +61,9 @@ func testLaunches(t *testing.T, w *world) {
 		id := "l-" + string(outcome)
 		_, err = w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: id, Input: []byte(`{}`)})
 		w.ok(err)
-		got, err = update(id, state.LaunchUpdate{Outcome: outcome, Message: "why"})
+		got, err = update(id, state.LaunchUpdate{Outcome: outcome, Message: "why", Cause: state.NoCapacity, SettledAt: ix.Time})
 		w.ok(err)
-		if got.Open() || got.Outcome != outcome || got.Message != "why" {
+		if got.Open() || got.Outcome != outcome || got.Message != "why" || got.Cause != state.NoCapacity || !near(got.SettledAt, ix.Time) {
 			t.Fatalf("got %+v", got)
 		}
 	}
