@@ -2,6 +2,9 @@ module github.com/wallcrawler/wallcrawler
 
 go 1.26.0
 
+// Packages of npm, some of which hold Go files.
+ignore node_modules
+
 require (
 	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/aws/aws-sdk-go-v2 v1.48.0

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wallcrawler/wallcrawler/api"
+	"github.com/wallcrawler/wallcrawler/api/emf"
 	"github.com/wallcrawler/wallcrawler/controller"
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
@@ -62,6 +64,9 @@ type options struct {
 	secureListener net.Listener // with serverTLS
 	containerTLS   *tls.Config  // nil: containers are spoken to in the clear
 
+	emfOut   io.Writer // where metrics for CloudWatch are printed; nil: nowhere
+	emfEvery time.Duration
+
 	log *slog.Logger
 }
 
@@ -79,6 +84,7 @@ type service struct {
 	keepers    []keeper
 	owners     *proxy.Owners
 	projector  *proxy.Projector
+	emf        *emf.Printer // nil: none
 }
 
 // storeRetry is how often an unreachable store is tried at the start.
@@ -200,6 +206,11 @@ func newService(ctx context.Context, o options) (*service, error) {
 		_ = store.Close()
 		return nil, err
 	}
+	if o.emfOut != nil {
+		s.emf = emf.New(emf.Config{
+			Gatherer: registry, Out: o.emfOut, Deployment: o.redis.Deployment, Replica: o.replica, Every: o.emfEvery, Log: o.log,
+		})
+	}
 	return s, nil
 }
 
@@ -228,6 +239,9 @@ func (s *service) run(ctx context.Context) error {
 	}
 	for _, k := range s.keepers {
 		start(k.name, life, k.run)
+	}
+	if s.emf != nil {
+		start("metrics for CloudWatch", life, s.emf.Run)
 	}
 	start("mirror", life, s.mirror.Run)
 	start("links", linking, s.links.Run)

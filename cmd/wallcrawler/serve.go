@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +62,9 @@ func serve(ctx context.Context, c *config) error {
 		}
 		o.secureListener = tls.NewListener(l, o.serverTLS)
 		defer l.Close()
+	}
+	if c.GetBool("emf") {
+		o.emfOut = os.Stdout
 	}
 	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
 	o.tellWeakness(c, o.log)
@@ -153,6 +157,9 @@ func serveOptions(c *config) (options, error) {
 	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")
+	if o.emfEvery = c.GetDuration("emf_interval"); o.emfEvery < time.Second {
+		errs = append(errs, fmt.Errorf("EMF_INTERVAL is %v: it must be 1 s or more", o.emfEvery))
+	}
 	if err := o.relayLimits(c); err != nil {
 		errs = append(errs, err)
 	}

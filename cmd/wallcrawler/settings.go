@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/wallcrawler/wallcrawler/api/emf"
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
 
@@ -89,6 +90,8 @@ func serveSettings() []setting {
 
 		{section: "Stopping and logs", key: "unready_for", env: []string{"DRAIN_UNREADY"}, value: 5 * time.Second, help: "at SIGTERM: unready for this long before connections are refused, for load balancers to notice"},
 		{key: "drain_timeout", env: []string{"DRAIN_TIMEOUT"}, value: 100 * time.Second, help: "at SIGTERM: joined clients may go on for this long"},
+		{key: "emf", env: []string{"EMF"}, value: false, help: "print metrics for CloudWatch to stdout, in Embedded Metric Format"},
+		{key: "emf_interval", env: []string{"EMF_INTERVAL"}, value: emf.DefaultEvery, help: "with EMF: how often"},
 		{key: "log_level", env: []string{"LOG_LEVEL"}, value: "info", help: "debug, info, warn or error"},
 	}
 }
