@@ -11,7 +11,7 @@ PKG           ?= ./...
 ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker chart
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker chart golden
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ fuzz: ## fuzz each parser of foreign bytes for a while (FUZZTIME=20s)
 
 docs: ## write the pages that are generated from the code
 	@go generate ./...
+
+golden: setup ## remake the templates that deploy/cdk keeps
+	@npm run --silent --prefix deploy/cdk golden
 
 chart: ## render charts/wallcrawler (ARGS="-f values.yaml"), with the Helm that charts/test pins
 	@go -C charts/test tool helm template wallcrawler ../wallcrawler --kube-version 1.34.0 $(or $(ARGS),-f values/trial.yaml)

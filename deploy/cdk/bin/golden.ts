@@ -1,0 +1,3 @@
+import { writeGolden } from '../lib/golden';
+
+writeGolden();

@@ -1,0 +1,3 @@
+import { makeApp } from '../lib/stack';
+
+makeApp().app.synth();

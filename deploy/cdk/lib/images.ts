@@ -1,0 +1,28 @@
+import * as path from 'node:path';
+import { IgnoreMode } from 'aws-cdk-lib';
+import { Platform } from 'aws-cdk-lib/aws-ecr-assets';
+import * as ecs from 'aws-cdk-lib/aws-ecs';
+import { Settings } from './settings';
+
+/** The checkout that the images are built from. This file runs from build/lib. */
+export const checkout = path.resolve(__dirname, '..', '..', '..', '..');
+
+/** An image of that URI, or the one that the Dockerfile makes of this checkout at deployment. */
+export function image(uri: string | undefined, dockerfile: string, settings: Settings): ecs.ContainerImage {
+  if (uri !== undefined) {
+    return ecs.ContainerImage.fromRegistry(uri);
+  }
+  return ecs.ContainerImage.fromAsset(checkout, {
+    file: dockerfile,
+    platform: settings.architecture === 'ARM64' ? Platform.LINUX_ARM64 : Platform.LINUX_AMD64,
+    ignoreMode: IgnoreMode.DOCKER,
+    exclude: ['.git', '**/node_modules', 'deploy', 'e2e', 'docs', 'bin', 'dist'],
+  });
+}
+
+export function runtimePlatform(settings: Settings): ecs.RuntimePlatform {
+  return {
+    operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
+    cpuArchitecture: settings.architecture === 'ARM64' ? ecs.CpuArchitecture.ARM64 : ecs.CpuArchitecture.X86_64,
+  };
+}

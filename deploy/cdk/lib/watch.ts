@@ -1,0 +1,131 @@
+import { Duration } from 'aws-cdk-lib';
+import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
+import * as actions from 'aws-cdk-lib/aws-cloudwatch-actions';
+import * as elb from 'aws-cdk-lib/aws-elasticloadbalancingv2';
+import * as sns from 'aws-cdk-lib/aws-sns';
+import * as subscriptions from 'aws-cdk-lib/aws-sns-subscriptions';
+import { Construct } from 'constructs';
+import { Functions } from './functions';
+import { Redis } from './redis';
+import { Service } from './service';
+import { Settings } from './settings';
+
+/** Where the service's own metrics are: api/emf prints them. */
+export const namespace = 'WallCrawler';
+
+const minute = Duration.minutes(1);
+
+/** A metric that every replica prints once a minute. */
+function own(settings: Settings, metricName: string, statistic: string): cloudwatch.Metric {
+  return new cloudwatch.Metric({
+    namespace, metricName, statistic, period: minute, dimensionsMap: { Deployment: settings.deployment },
+  });
+}
+
+/** The number of replicas follows what they carry. */
+export function scale(service: Service, settings: Settings): void {
+  const replicas = service.service.autoScaleTaskCount({ minCapacity: settings.minReplicas, maxCapacity: settings.maxReplicas });
+  const follow = (id: string, metricName: string, targetValue: number) =>
+    replicas.scaleToTrackCustomMetric(id, {
+      metric: own(settings, metricName, 'Average'), // over replicas
+      targetValue,
+      scaleOutCooldown: Duration.seconds(60),
+      // Each step cuts the clients of a replica, which come back through others: slowly, then.
+      scaleInCooldown: Duration.minutes(15),
+    });
+  follow('Connections', 'RelayConnections', settings.connectionsPerReplica);
+  follow('Handshakes', 'Handshakes', settings.handshakesPerMinute);
+  replicas.scaleOnCpuUtilization('Cpu', {
+    targetUtilizationPercent: 60, scaleOutCooldown: Duration.seconds(60), scaleInCooldown: Duration.minutes(15),
+  });
+}
+
+interface Rule {
+  metric: cloudwatch.IMetric;
+  threshold: number;
+  minutes: number;
+  what: string; // is wrong, and where to look
+  below?: boolean; // wrong below the threshold, and without data; else above or at it
+}
+
+/** Alarms for what a person has to see to. They speak to a topic. */
+export class Alarms extends Construct {
+  readonly topic: sns.Topic;
+
+  constructor(scope: Construct, id: string, settings: Settings, parts: { service: Service; redis: Redis; functions: Functions }) {
+    super(scope, id);
+    const { service, redis, functions } = parts;
+    this.topic = new sns.Topic(this, 'Topic', { displayName: `WallCrawler ${settings.deployment}` });
+    if (settings.alarmEmail !== undefined) {
+      this.topic.addSubscription(new subscriptions.EmailSubscription(settings.alarmEmail));
+    }
+    const redisMetric = (metricName: string, statistic: string) => new cloudwatch.Metric({
+      namespace: 'AWS/ElastiCache', metricName, statistic, period: minute, dimensionsMap: { [redis.dimension]: redis.cacheId },
+    });
+    const rules: Record<string, Rule> = {
+      NoLeader: {
+        metric: own(settings, 'Leader', 'Maximum'), threshold: 1, minutes: 3, below: true,
+        what: 'no replica leads: sessions get no browser. Look at the log of the replicas and at Redis',
+      },
+      Waiting: {
+        metric: own(settings, 'QueueDepth', 'Minimum'), threshold: 1, minutes: 5,
+        what: 'sessions have been waiting for a container for minutes: GET /v1/plan says why',
+      },
+      Lost: {
+        metric: own(settings, 'SessionsLost', 'Sum'), threshold: 5, minutes: 5,
+        what: 'sessions fail, crash or lose their container: the reasons are in wallcrawler_session_end_total',
+      },
+      StaleView: {
+        metric: own(settings, 'ViewAge', 'Maximum'), threshold: 30, minutes: 3,
+        what: 'a replica has not read Redis for half a minute: clients that are joined go on, nobody else is',
+      },
+      EcsCalls: {
+        metric: own(settings, 'EcsErrors', 'Sum'), threshold: 3, minutes: 5,
+        what: 'calls of ECS fail, are throttled or refused: permissions, quotas, capacity of the zone',
+      },
+      Panics: {
+        metric: own(settings, 'Panics', 'Sum'), threshold: 1, minutes: 1,
+        what: 'a request has met a fault of ours: the log has its trace',
+      },
+      Unhealthy: {
+        metric: service.targets.metrics.unhealthyHostCount({ period: minute, statistic: 'Maximum' }), threshold: 1, minutes: 5,
+        what: 'a replica does not answer /health',
+      },
+      Errors: {
+        metric: service.targets.metrics.httpCodeTarget(elb.HttpCodeTarget.TARGET_5XX_COUNT, { period: minute, statistic: 'Sum' }),
+        threshold: 20, minutes: 5,
+        what: 'requests are answered with 5xx, 503 for want of capacity among them',
+      },
+    };
+    for (const fn of functions.all) {
+      rules[`Function${fn.node.id}`] = {
+        metric: fn.metricErrors({ period: minute, statistic: 'Sum' }), threshold: 3, minutes: 5,
+        what: `the function ${fn.node.id} fails`,
+      };
+    }
+    if (!redis.cluster) { // a serverless cache has neither
+      rules.RedisCpu = {
+        metric: redisMetric('EngineCPUUtilization', 'Average'), threshold: 80, minutes: 5,
+        what: 'Redis is short of CPU: take a larger redisNodeType',
+      };
+      rules.RedisMemory = {
+        metric: redisMetric('DatabaseMemoryUsagePercentage', 'Maximum'), threshold: 75, minutes: 5,
+        what: 'Redis is running out of memory, and then refuses writes: take a larger redisNodeType',
+      };
+    }
+    for (const [name, rule] of Object.entries(rules)) {
+      const alarm = new cloudwatch.Alarm(this, name, {
+        alarmDescription: rule.what,
+        metric: rule.metric,
+        threshold: rule.threshold,
+        evaluationPeriods: rule.minutes,
+        comparisonOperator: rule.below
+          ? cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
+          : cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+        treatMissingData: rule.below ? cloudwatch.TreatMissingData.BREACHING : cloudwatch.TreatMissingData.NOT_BREACHING,
+      });
+      alarm.addAlarmAction(new actions.SnsAction(this.topic));
+      alarm.addOkAction(new actions.SnsAction(this.topic));
+    }
+  }
+}
