@@ -11,7 +11,7 @@ PKG           ?= ./...
 ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas cover fuzz docs docker chart golden
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart golden
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ soak: setup ## hold 5,000 sessions for half an hour and see whether anything gro
 
 replicas: setup ## end replicas and Redis under a hundred v1 clients, N times over (N=10)
 	@go run .ci/count.go -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e
+
+chaos: setup ## kill, freeze and cut off replicas, agents, Redis and a Redis Cluster under traffic (ARGS="-run leader -times 5")
+	@go run ./e2e/chaos $(ARGS)
 
 cover: setup ## write coverage of all packages to bin/cover.html
 	@mkdir -p bin

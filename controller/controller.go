@@ -72,7 +72,8 @@ type Controller struct {
 	metrics *metrics
 	lead    leadership
 
-	wake chan struct{} // something that plan reads has changed; holds one
+	wake   chan struct{} // something that plan reads has changed; holds one
+	vacant chan struct{} // nobody leads; holds one
 
 	hintMu    sync.Mutex // guards the fields below
 	documents map[string]struct{}
@@ -113,6 +114,7 @@ func New(cfg Config) *Controller {
 		log:       cfg.Log,
 		metrics:   newMetrics(cfg.Registerer),
 		wake:      make(chan struct{}, 1),
+		vacant:    make(chan struct{}, 1),
 		documents: map[string]struct{}{},
 		tasks:     map[string]struct{}{},
 	}
@@ -142,9 +144,16 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 // note files hints under what they say to look at again. It runs on the mirror's goroutine.
-// A replica that does not lead files none: a reign begins with whole listings.
+// A replica that does not lead files none, because a reign begins with whole listings; it asks
+// for the lead as soon as that is free.
 func (c *Controller) note(hints []state.Hint) {
 	if !c.lead.held() {
+		if slices.ContainsFunc(hints, func(h state.Hint) bool { return h.Kind == state.KindLease }) {
+			select {
+			case c.vacant <- struct{}{}:
+			default:
+			}
+		}
 		return
 	}
 	c.hintMu.Lock()
@@ -159,7 +168,7 @@ func (c *Controller) note(hints []state.Hint) {
 		case state.KindAll:
 			c.relist = true
 			c.desired = true
-		case state.KindSession, state.KindContainer, state.KindLaunch:
+		case state.KindSession, state.KindContainer, state.KindLaunch, state.KindLease:
 		}
 	}
 	c.hintMu.Unlock()

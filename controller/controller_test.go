@@ -417,6 +417,10 @@ func TestASecondReplicaTakesOverWithoutStartingAnythingTwice(t *testing.T) {
 		if n := r.fleet.running(); n != 1 {
 			t.Errorf("%d tasks run", n)
 		}
+
+		// A lead that is given up is taken at once, not when it would have run out.
+		r.stop()
+		r.until(20*time.Millisecond, "the second leads", second.Leading)
 	})
 }
 

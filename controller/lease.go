@@ -127,6 +127,7 @@ func (c *Controller) campaign(ctx context.Context) {
 			c.resign(context.WithoutCancel(ctx))
 			return
 		case <-timer.C:
+		case <-c.vacant:
 		}
 		if !c.cfg.Mirror.Synced() {
 			// Who leads with an empty view would launch what is there already, and take every

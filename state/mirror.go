@@ -180,7 +180,7 @@ func (m *Mirror) see(ctx context.Context, hints []Hint) {
 			}
 		case KindAll:
 			m.Relist()
-		case KindDocument, KindFleet, KindPool: // not kept here: passed on
+		case KindDocument, KindFleet, KindPool, KindLease: // not kept here: passed on
 		}
 		if !known {
 			pass = append(pass, h)

@@ -246,7 +246,7 @@ type Lease interface {
 	// time that the lease lasts from the moment the call was *sent*. ErrConflict while another
 	// replica holds it. A new holder gets an epoch higher than any before.
 	AcquireLease(ctx context.Context, replica string) (epoch int64, ttl time.Duration, err error)
-	// ReleaseLease gives it up at once. Not the holder: no error.
+	// ReleaseLease gives it up at once, and hints at it (KindLease). Not the holder: no error.
 	ReleaseLease(ctx context.Context, replica string, epoch int64) error
 }
 
@@ -261,6 +261,7 @@ const (
 	KindLaunch    Kind = "launch"
 	KindFleet     Kind = "fleet" // look at the tasks; ID is a task ARN or empty
 	KindPool      Kind = "pool"  // look at pool:desired; ID is empty
+	KindLease     Kind = "lease" // the leadership is free
 	KindAll       Kind = "all"   // something was missed: look at everything
 )
 

@@ -20,7 +20,7 @@ func (s *Store) AcquireLease(ctx context.Context, replica string) (int64, time.D
 
 // ReleaseLease gives the leadership up if replica holds it under epoch.
 func (s *Store) ReleaseLease(ctx context.Context, replica string, epoch int64) error {
-	if _, err := s.eval(ctx, "lease_release", []string{s.keys.leader}, replica, epoch); err != nil {
+	if _, err := s.eval(ctx, "lease_release", []string{s.keys.leader, s.keys.wake}, replica, epoch); err != nil {
 		return fmt.Errorf("releasing the lease: %w", err)
 	}
 	return nil

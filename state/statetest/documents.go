@@ -324,6 +324,8 @@ func testHints(_ *testing.T, w *world) {
 	v.forget()
 	w.ok(w.store.ForgetLaunch(w.ctx, w.lead(), "l1"))
 	v.hears(state.KindLaunch, "l1", 0)
+	w.ok(w.store.ReleaseLease(w.ctx, replica, w.lead().Epoch))
+	v.hears(state.KindLease, "", 0)
 	w.ok(w.store.CreateDocument(w.ctx, "d1", []byte(`{}`), time.Hour))
 	v.hears(state.KindDocument, "d1", 0)
 	v.forget()
