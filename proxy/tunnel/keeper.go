@@ -30,8 +30,8 @@ const (
 )
 
 // Keeper looks after tunnels: it takes idle ones their goroutines, pings clients that hear
-// nothing, and closes those that take nothing. One goroutine does that for all of them: no
-// tunnel has a timer.
+// nothing, closes those that take nothing, and finds peers that are not there any more. One
+// goroutine does that for all of them: no tunnel has a timer.
 type Keeper struct {
 	// set once in NewKeeper
 	cfg     KeeperConfig
@@ -46,8 +46,10 @@ type Keeper struct {
 
 // watch is what the keeper remembers of a flow. It alone touches it.
 type watch struct {
-	bytes uint64        // seen at the last look
-	quiet time.Duration // for how long nothing has come
+	bytes  uint64        // seen at the last look
+	quiet  time.Duration // likewise, but from the last ping on
+	silent time.Duration // for how long nothing has come
+	ask    time.Duration // how long that must be before the kernel is asked whether the peer is there
 }
 
 // NewKeeper returns a Keeper. Tunnels are not looked after before Run.
@@ -126,8 +128,15 @@ func (k *Keeper) lookAt(t *Tunnel) (asked int) {
 	for _, f := range t.flows() {
 		w := &f.watch
 		if n := f.bytes.Load(); n != w.bytes {
-			w.bytes, w.quiet = n, 0
+			*w = watch{bytes: n}
 			continue
+		}
+		if w.silent += k.cfg.Tick; w.silent >= max(w.ask, lostAfter) {
+			since := unheard(f.src)
+			if since >= lostAfter {
+				t.lose(f)
+			}
+			w.ask = w.silent + max(lostAfter-since, k.cfg.Tick)
 		}
 		if w.quiet += k.cfg.Tick; w.quiet < 2*k.cfg.Tick {
 			continue

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"encoding/binary"
 	"net"
 	"syscall"
 	"time"
@@ -21,6 +22,38 @@ func rawIO(call, fd uintptr, p []byte) (int, syscall.Errno) {
 		return 0, errno
 	}
 	return int(n), 0
+}
+
+// unheard is for how long the peer has not answered anything, be it what was sent or a probe; zero
+// if nobody knows, or if the peer wants nothing now: then it is asked too rarely.
+func unheard(conn net.Conn) (d time.Duration) {
+	raw := rawConn(under(conn))
+	if raw == nil {
+		return 0
+	}
+	// Fields of struct tcp_info, all 32 bits wide.
+	const unacked, lastAckReceived, notSent, size = 24, 56, 144, 148
+	var info [size]byte
+	_ = raw.Control(func(fd uintptr) {
+		got := uint32(size)
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&got)), 0)
+		at := func(offset int) uint32 { return binary.NativeEndian.Uint32(info[offset:]) }
+		if errno == 0 && got == size && (at(unacked) > 0 || at(notSent) == 0) {
+			d = time.Duration(at(lastAckReceived)) * time.Millisecond
+		}
+	})
+	return d
+}
+
+// disconnect ends a connection at once: whoever reads from it or writes to it fails.
+func disconnect(conn net.Conn) {
+	if raw := rawConn(under(conn)); raw != nil {
+		_ = raw.Control(func(fd uintptr) {
+			to := syscall.RawSockaddr{Family: syscall.AF_UNSPEC}
+			_, _, _ = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
+		})
+	}
 }
 
 // Linux's names that package syscall does not know.

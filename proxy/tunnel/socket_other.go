@@ -32,3 +32,9 @@ func tune(conn net.Conn, _ Side, _ time.Duration) {
 
 // TuneListener does nothing here: each connection is tuned.
 func TuneListener(syscall.RawConn, time.Duration) {}
+
+// unheard is what nobody knows here.
+func unheard(net.Conn) time.Duration { return 0 }
+
+// disconnect does nothing here: nobody is found to be lost.
+func disconnect(net.Conn) {}

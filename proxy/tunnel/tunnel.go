@@ -22,8 +22,11 @@ const (
 	// closeTimeout bounds writing a close frame of ours, and then waiting for the peer's end.
 	closeTimeout = time.Second
 
-	// Peers that went away without a word are found by keep-alive probes while nothing is
-	// under way to them, and by the time that bytes remain unanswered while something is.
+	// Peers that went away without a word: the kernel sends probes while nothing is under way to
+	// them, and repeats what is. What it does then about no answer depends on which of them it
+	// was doing when, and can take twice its time; so the keeper asks it for how long there was none.
+	// The kernel's own limits are for who has no keeper.
+	lostAfter         = 25 * time.Second
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second
 	keepAliveCount    = 3
@@ -271,6 +274,16 @@ func (t *Tunnel) stall() {
 	}
 	t.stalled = true
 	t.closeLocked(stalledCode, stalledReason)
+}
+
+// lose ends the connection of a peer that is not there any more. All else follows from its end.
+func (t *Tunnel) lose(f *flow) {
+	t.end(f.from, fmt.Errorf("nothing was heard from the %s for %s", f.from, lostAfter))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.phase != over {
+		disconnect(f.src)
+	}
 }
 
 // Stats gives the counts so far. It may be called at any time.
