@@ -60,7 +60,7 @@ func (s *Server) ready(c echo.Context) error {
 	case out.Store != "ok":
 		out.Problem = "the store cannot be reached"
 	case s.mirror.Trouble() != "":
-		out.Problem = "the " + s.mirror.Trouble() + ": restart every replica, one after the other"
+		out.Problem = "the " + s.mirror.Trouble() + ": what lives goes on, and new sessions are taken once it is whole"
 	case age > maxViewAge:
 		out.Problem = "the view of the store is too old"
 	}

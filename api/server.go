@@ -320,7 +320,7 @@ func (s *Server) refuseNewWork() error {
 	}
 	if trouble := s.mirror.Trouble(); trouble != "" {
 		return &state.Refusal{Err: state.ErrUnavailable, Message: "no session is started: the " + trouble,
-			Hint: "live sessions go on; tell the operator, and try again later", RetryAfter: 10 * time.Second}
+			Hint: "live sessions go on; try again in a few seconds", RetryAfter: 10 * time.Second}
 	}
 	return nil
 }

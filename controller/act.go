@@ -91,6 +91,11 @@ func (c *Controller) settle(o outcome) {
 	case errors.Is(o.err, state.ErrFenced):
 		c.metrics.actions.WithLabelValues(kind, "fenced").Inc()
 		c.lead.lose()
+	case errors.Is(o.err, state.ErrRolledBack):
+		c.metrics.actions.WithLabelValues(kind, "stale").Inc()
+		log.Warn("action refused: the store has lost data", "error", o.err)
+		c.calls.failed(key(o.action))
+		c.cfg.Mirror.Relist()
 	case stale:
 		// An outcome, not a failure: this view is behind. It is read anew at once.
 		c.metrics.actions.WithLabelValues(kind, "stale").Inc()
@@ -134,6 +139,10 @@ func (c *Controller) write(ctx context.Context, a plan.Action) error {
 		err    error
 	)
 	switch a := a.(type) {
+	case plan.MarkWhole:
+		if err = store.MarkWhole(ctx, by, a.Filling); err == nil {
+			mirror.Relist()
+		}
 	case plan.Admit:
 		return c.admit(ctx, by, a)
 	case plan.Bind:

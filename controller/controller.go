@@ -31,6 +31,7 @@ type Store interface {
 	state.V1Notes
 	state.Events
 	state.Dialects
+	state.Rebuilder
 }
 
 // Config is what a Controller runs with. All fields but the durations, Log and Registerer

@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,6 +106,7 @@ type rig struct {
 
 	config   func(*controller.Config) // nil: as it is
 	protocol int                      // of the containers; zero: 2
+	reports  time.Duration            // between reports; zero: 100 ms
 
 	mu    sync.Mutex
 	boots map[string]string // container → boot
@@ -166,7 +168,7 @@ func (r *rig) register(id string) {
 
 // containers plays every container and its link's owner.
 func (r *rig) containers(ctx context.Context) {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(cmp.Or(r.reports, 100*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {

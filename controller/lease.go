@@ -150,6 +150,9 @@ func (c *Controller) bid(ctx context.Context) error {
 	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
 	switch {
 	case err == nil:
+		if c.lead.held() && c.lead.epochNow() != epoch {
+			c.cfg.Mirror.Relist() // nobody else led: the store has forgotten the lease
+		}
 		c.lead.extend(epoch, sent, ttl)
 	case errors.Is(err, state.ErrConflict):
 		c.lead.lose()

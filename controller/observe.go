@@ -2,6 +2,7 @@ package controller
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -42,6 +43,9 @@ type world struct {
 
 	tasks        map[string]state.Task
 	tasksAt      time.Time // the store's clock
+	tasksSince   time.Time // the same, of the first listing that began after since
+	since        time.Time // when the store was last found to have lost data; monotonic
+	filling      state.Filling
 	absentSince  map[string]time.Time
 	nextList     time.Time
 	listingTasks bool
@@ -105,6 +109,15 @@ func (w *world) wait() {
 // observe reads the documents that were hinted at, and starts the listings that are due.
 func (w *world) observe(ctx context.Context, documents, tasks []string, relist bool) error {
 	now := w.cfg.machine.now()
+	if f := w.cfg.Mirror.Filling(); f.Incarnation != w.filling.Incarnation || !f.LostAt.Equal(w.filling.LostAt) {
+		if !f.LostAt.IsZero() || w.filling.Incarnation != "" && f.Incarnation != w.filling.Incarnation {
+			// What was listed before says nothing of what is missing now.
+			w.tasksSince, w.since = time.Time{}, now
+			w.nextList, w.listAgain = now, w.listingTasks
+			relist = true
+		}
+		w.filling = f
+	}
 	if relist {
 		w.nextWhole = now
 		w.wholeAgain = w.listingDocs
@@ -364,6 +377,12 @@ func (w *world) mergeTasks(l listing) {
 	}
 	w.absentSince = absent
 	w.tasksAt = at
+	if w.tasksSince.IsZero() && l.began.After(w.since) {
+		w.tasksSince = at
+		if !w.filling.LostAt.IsZero() {
+			w.nextList = w.cfg.machine.now().Add(cmp.Or(w.cfg.Policy.ListingsApart, plan.DefaultListingsApart) + time.Millisecond)
+		}
+	}
 }
 
 // noteEmpty keeps since when each container has been without sessions.
@@ -414,5 +433,7 @@ func (w *world) snapshot() plan.Snapshot {
 		StoreAge:     m.Age(),
 		StoreTrouble: m.Trouble(),
 		Target:       w.cfg.Fleet.Target(),
+		Filling:      m.Filling(),
+		TasksSince:   w.tasksSince,
 	}
 }

@@ -59,6 +59,8 @@ type LinkMirror interface {
 	Now() time.Time
 	Age() time.Duration
 	Trouble() string
+	Relist()
+	Doubt(kind state.Kind, id string)
 }
 
 // Describer tells what ECS knows of tasks.

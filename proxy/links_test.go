@@ -291,7 +291,14 @@ func TestAStoreThatForgetsEverythingCutsNoLink(t *testing.T) {
 	w.store.Wipe()
 	c.notify(wire.Notice{Type: wire.SessionReady, SessionID: "ses_1", BindRev: s.BindRev})
 	c.report(func(r *wire.Report) { r.DrainAck = 7 })
-	w.await("several refusals", func() bool { return store.refused.Load() >= 2 })
+	w.await("the store to be given back what it has forgotten", func() bool {
+		s, err := w.store.Session(t.Context(), "ses_1")
+		return err == nil && s.Phase == state.Ready
+	})
+	w.await("a report to be written again", func() bool {
+		r, err := w.store.Container(t.Context(), "cnt_1")
+		return err == nil && len(r.Slots) == 1 && r.SeenAt.After(s.ReadyAt)
+	})
 	select {
 	case o := <-c.orders:
 		t.Errorf("got order %+v, want none", o)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -189,6 +190,9 @@ func (r *recorder) run() {
 			r.drop()
 			tries = 0
 		default:
+			if errors.Is(err, state.ErrRolledBack) {
+				r.link.links.cfg.Mirror.Relist()
+			}
 			if tries++; tries == 1 {
 				r.link.log.Warn("store not written: trying again", "error", err)
 			}
@@ -226,19 +230,19 @@ func (r *recorder) write(f fact) error {
 	switch f.kind {
 	case factReady:
 		s, err = store.Ready(ctx, r.link.by, f.session, f.bindRev, f.cold)
-		if refused(err) {
+		if refused(err) && !r.denied(err, f.session) {
 			return r.judge(ctx, f)
 		}
 	case factRefused:
 		s, err = store.Refuse(ctx, r.link.by, f.session, f.bindRev, f.message)
-		if refused(err) {
+		if refused(err) && !r.denied(err, f.session) {
 			err = r.release(ctx, f.session)
 		}
 	case factRejected:
 		s, err = store.End(ctx, r.link.by, state.End{
 			Session: f.session, BindRev: f.bindRev, Reason: state.Failed, Message: f.message, Confirmed: true,
 		})
-		if refused(err) {
+		if refused(err) && !r.denied(err, f.session) {
 			err = r.release(ctx, f.session)
 		}
 	case factEnded:
@@ -260,6 +264,9 @@ func (r *recorder) write(f fact) error {
 	case factJudge:
 		return r.judge(ctx, f)
 	}
+	if r.denied(err, f.session) {
+		return fmt.Errorf("%w: %w", state.ErrRolledBack, err)
+	}
 	if err == nil && s != nil {
 		mirror.ApplySession(s)
 		r.link.log.Info("session recorded", "session", s.ID, "phase", string(s.Phase), "reason", string(s.Reason), "refused", s.Refused)
@@ -270,6 +277,21 @@ func (r *recorder) write(f fact) error {
 	return err
 }
 
+// denied tells whether the store denies a session that is mirrored as live: it has lost it,
+// and what is to be written of it must wait until it is back.
+func (r *recorder) denied(err error, session string) bool {
+	if !errors.Is(err, state.ErrNotFound) {
+		return false
+	}
+	mirror := r.link.links.cfg.Mirror
+	s, known := mirror.Session(session)
+	if !known || s.Phase == state.Ended {
+		return false
+	}
+	mirror.Doubt(state.KindSession, session)
+	return true
+}
+
 // evicted asks whether the container has another owner or another life, or is gone, after the
 // store has refused a write as fenced. A store that knows no such container has lost its
 // memory: that ends no link.
@@ -277,6 +299,9 @@ func (r *recorder) evicted() bool {
 	ctx, cancel := context.WithTimeout(r.hard, recordTimeout)
 	defer cancel()
 	c, err := r.link.links.cfg.Store.Container(ctx, r.link.id)
+	if errors.Is(err, state.ErrNotFound) {
+		r.link.links.cfg.Mirror.Doubt(state.KindContainer, r.link.id)
+	}
 	if err != nil {
 		return false
 	}
@@ -313,7 +338,7 @@ func (r *recorder) end(ctx context.Context, f fact) (*state.Session, error) {
 	s, err := store.End(ctx, r.link.by, state.End{
 		Session: f.session, BindRev: f.bindRev, Reason: f.reason, Message: f.message, Confirmed: true,
 	})
-	if refused(err) {
+	if refused(err) && !r.denied(err, f.session) {
 		return nil, r.release(ctx, f.session)
 	}
 	return s, err
@@ -345,6 +370,8 @@ func (r *recorder) judge(ctx context.Context, f fact) error {
 	mirror := r.link.links.cfg.Mirror
 	s, err := r.link.links.cfg.Store.Session(ctx, f.session)
 	switch {
+	case r.denied(err, f.session):
+		return fmt.Errorf("%w: %w", state.ErrRolledBack, err)
 	case errors.Is(err, state.ErrNotFound):
 		// The store remembers ended sessions longer than any browser lives: one that it does
 		// not know was lost with the store's data, and its client may well be at work. It is
@@ -390,6 +417,10 @@ func (r *recorder) writeReport(f *reportFact) error {
 		switch {
 		case errors.Is(err, state.ErrConflict):
 			return errors.Join(state.ErrFenced, err) // gone, or another life
+		case errors.Is(err, state.ErrNotFound):
+			r.link.links.cfg.Mirror.Doubt(state.KindContainer, r.link.id)
+			r.link.log.Warn("report not taken", "error", err)
+			return nil
 		case refused(err):
 			r.link.log.Warn("report not taken", "error", err)
 			return nil

@@ -39,6 +39,7 @@ type Container struct {
 	MaxSessions int
 	Phase       ContainerPhase
 	Tenant      string // with dedicated tenancy: the one user it ever serves
+	Served      string // whom it has served: "" nobody yet; "=user" that user alone; "*" several
 
 	Closing  bool  // it asked for its drain itself: it is being stopped and never opens again
 	DrainSeq int64 // raised by each order to drain

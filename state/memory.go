@@ -44,8 +44,10 @@ type Memory struct {
 	mu          sync.Mutex // guards the fields below
 	failure     error
 	incarnation string
-	seq         int64 // the store's revision clock
-	seen        int64 // the highest seq that callers have seen: above seq after a Wipe
+	lostAt      time.Time // data was lost then that may still be missing; zero: none
+	whole       bool      // a leader has found that nothing is missing
+	seq         int64     // the store's revision clock
+	seen        int64     // the highest seq that callers have seen: above seq after a loss
 	epoch       int64
 	leader      string
 	leaderUntil time.Time
@@ -71,7 +73,6 @@ type memorySession struct {
 // memoryContainer is a container and what the record does not show.
 type memoryContainer struct {
 	*Container
-	served    string    // "": nobody yet; "=user": that user alone; "*": several
 	keptUntil time.Time // zero: for ever
 }
 
@@ -90,6 +91,7 @@ func NewMemory(now func() time.Time) *Memory {
 // clear makes everything as in a new store. m.mu is held, or nobody else knows m yet.
 func (m *Memory) clear() {
 	m.incarnation = ""
+	m.lostAt, m.whole = time.Time{}, false
 	m.seq = 0
 	m.epoch = 0
 	m.leader, m.leaderUntil = "", time.Time{}
@@ -115,7 +117,7 @@ func (m *Memory) FailWith(err error) {
 }
 
 // Wipe loses everything, as a store that restarts empty. Writes that stamp revisions answer
-// ErrRolledBack until somebody has read the Index.
+// ErrRolledBack until somebody has restored what they saw.
 func (m *Memory) Wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -37,7 +37,7 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 		if c.BootID != r.BootID {
 			c = Container{
 				ID: c.ID, Launch: r.Launch, TaskARN: c.TaskARN, Protocol: r.Protocol, BootID: r.BootID,
-				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant,
+				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant, Served: c.Served,
 				DrainSeq: c.DrainSeq, OwnerSeq: c.OwnerSeq, RegisteredAt: now,
 			}
 			if err := m.takeDialect(r, now); err != nil {

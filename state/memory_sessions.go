@@ -75,20 +75,20 @@ func (m *Memory) Bind(ctx context.Context, by Authority, b Binding) (*Session, e
 			return false, conflict("container %s is %s in life %s", b.Container, c.Phase, c.BootID)
 		}
 		user := "=" + s.UserID
-		if b.Dedicated && c.served != "" && c.served != user || c.Tenant != "" && c.Tenant != s.UserID {
+		if b.Dedicated && c.Served != "" && c.Served != user || c.Tenant != "" && c.Tenant != s.UserID {
 			return false, conflict("container %s has served another user", b.Container)
 		}
 		if c.Free() == 0 {
 			return false, fmt.Errorf("%w: container %s", ErrFull, b.Container)
 		}
-		switch c.served {
-		case "", user:
-			c.served = user
-		default:
-			c.served = "*"
-		}
 		rev := m.stamp()
 		host := *c.Container
+		switch c.Served {
+		case "", user:
+			host.Served = user
+		default:
+			host.Served = "*"
+		}
 		host.Slots = withID(c.Slots, s.ID)
 		if b.Dedicated {
 			host.Tenant = s.UserID

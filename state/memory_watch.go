@@ -71,13 +71,11 @@ func (m *Memory) Wake(ctx context.Context, hints ...Hint) error {
 	})
 }
 
-// Index lists the control records. Whoever has read it has seen the store as it is, also
-// after a Wipe.
+// Index lists the control records.
 func (m *Memory) Index(ctx context.Context) (Index, error) {
 	ix := Index{Sessions: map[string]int64{}, Containers: map[string]int64{}, Launches: map[string]int64{}}
 	err := m.read(ctx, func(now time.Time) error {
 		m.seq = max(m.seq, 1)
-		m.seen = m.seq
 		for id, s := range m.sessions {
 			if s.listedUntil.IsZero() || now.Before(s.listedUntil) {
 				ix.Sessions[id] = s.Rev
@@ -89,7 +87,8 @@ func (m *Memory) Index(ctx context.Context) (Index, error) {
 		for id, l := range m.launches {
 			ix.Launches[id] = l.Rev
 		}
-		ix.Incarnation, ix.Seq, ix.Time = m.newIncarnation(), m.seq, now
+		ix.Filling = Filling{Incarnation: m.newIncarnation(), LostAt: m.lostAt, Whole: m.whole}
+		ix.Seq, ix.Time = m.seq, now
 		return nil
 	})
 	return ix, err

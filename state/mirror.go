@@ -40,10 +40,11 @@ type Mirror struct {
 	waiters     map[string][]chan struct{} // by session id; closed when that session changes
 	subscribers map[int]func([]Hint)
 	nextSub     int
-	documents   bool   // foreign edits of documents are notified
-	incarnation string // as first seen
-	seq         int64  // highest of the store's clock seen
-	trouble     string
+	documents   bool    // foreign edits of documents are notified
+	filling     Filling // as last seen
+	seq         int64   // highest of the store's clock seen
+	trouble     string  // the store has lost data, and was not given it back yet
+	doubted     doubts
 	storeTime   time.Time // the store's clock, read at readAt
 	readAt      time.Time // last good read; monotonic
 	synced      bool
@@ -188,36 +189,32 @@ func (m *Mirror) see(ctx context.Context, hints []Hint) {
 	}
 	m.mu.Unlock()
 
-	if err := m.read(ctx, sessions, containers, launches); err != nil && ctx.Err() == nil {
+	if _, err := m.read(ctx, sessions, containers, launches); err != nil && ctx.Err() == nil {
 		m.log.Warn("hinted records unreadable", "error", err)
 		m.Relist()
 	}
 	m.publish(pass)
 }
 
-// read fetches records and applies them, without telling the subscribers.
-func (m *Mirror) read(ctx context.Context, sessions, containers, launches []string) error {
-	var (
-		ss  []*Session
-		cs  []*Container
-		ls  []*Launch
-		err error
-	)
+// read fetches records and applies them, without telling the subscribers. It gives what it
+// found.
+func (m *Mirror) read(ctx context.Context, sessions, containers, launches []string) (found Records, err error) {
 	if len(sessions) > 0 {
-		if ss, err = m.src.SessionsOf(ctx, sessions); err != nil {
-			return err
+		if found.Sessions, err = m.src.SessionsOf(ctx, sessions); err != nil {
+			return found, err
 		}
 	}
 	if len(containers) > 0 {
-		if cs, err = m.src.ContainersOf(ctx, containers); err != nil {
-			return err
+		if found.Containers, err = m.src.ContainersOf(ctx, containers); err != nil {
+			return found, err
 		}
 	}
 	if len(launches) > 0 {
-		if ls, err = m.src.LaunchesOf(ctx, launches); err != nil {
-			return err
+		if found.Launches, err = m.src.LaunchesOf(ctx, launches); err != nil {
+			return found, err
 		}
 	}
+	ss, cs, ls := found.Sessions, found.Containers, found.Launches
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range ss {
@@ -241,7 +238,7 @@ func (m *Mirror) read(ctx context.Context, sessions, containers, launches []stri
 	if len(ss)+len(cs)+len(ls) > 0 {
 		m.advance(m.now())
 	}
-	return nil
+	return found, nil
 }
 
 // advance notes a good read now, carrying the store's clock forward. Callers hold mu.
@@ -253,8 +250,10 @@ func (m *Mirror) advance(now time.Time) {
 	m.readAt = now
 }
 
-// readAll is one relist: the index, then only the records that changed.
+// readAll is one relist: the index, then only the records that changed. A store that has lost
+// data is given back what this mirror remembers, and read again.
 func (m *Mirror) readAll(ctx context.Context) error {
+	seen := m.highest()
 	before := m.now()
 	index, err := m.src.Index(ctx)
 	if err != nil {
@@ -263,31 +262,28 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	after := m.now()
 
 	m.mu.Lock()
-	trouble := ""
-	switch {
-	case m.incarnation != "" && index.Incarnation != m.incarnation:
-		trouble = "store was wiped"
-	case index.Seq < m.seq:
-		trouble = "store was rolled back"
-	}
-	if trouble != "" && m.trouble == "" {
-		m.log.Error("store lost data: nothing is bound or stopped until it is rebuilt", "what", trouble)
-	}
-	if trouble != "" {
-		m.trouble = trouble
-		m.mu.Unlock()
-		return nil
-	}
-	m.incarnation = index.Incarnation
-	m.seq = index.Seq
-	sessions := m.sessions.stale(index.Sessions)
-	containers := m.containers.stale(index.Containers)
+	lost := m.lost(index, seen)
+	doubted := m.doubted
+	m.doubted = doubts{}
+	sessions := append(m.sessions.stale(index.Sessions), doubted.sessions...)
+	containers := append(m.containers.stale(index.Containers), doubted.containers...)
 	launches := m.launches.stale(index.Launches)
 	m.mu.Unlock()
+	if lost != "" {
+		return m.restore(ctx, lost, seen)
+	}
 
-	if err := m.read(ctx, sessions, containers, launches); err != nil {
+	found, err := m.read(ctx, sessions, containers, launches)
+	if err != nil {
 		return err
 	}
+	if lost = m.missing(doubted, found); lost != "" {
+		return m.restore(ctx, lost, seen)
+	}
+
+	m.mu.Lock()
+	m.filling, m.seq, m.trouble = index.Filling, max(m.seq, index.Seq), ""
+	m.mu.Unlock()
 
 	m.mu.Lock()
 	var hints []Hint
@@ -524,11 +520,4 @@ func (m *Mirror) Synced() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.synced
-}
-
-// Trouble says how the store lost data since this mirror began, or nothing.
-func (m *Mirror) Trouble() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.trouble
 }

@@ -173,6 +173,20 @@ func TestMirrorNoticesThatTheStoreWasWiped(t *testing.T) {
 		if _, ok := m.Session("s1"); !ok {
 			t.Error("it forgot a session because the store did")
 		}
+		if s, err := store.Session(t.Context(), "s1"); err != nil || s.Phase != state.Pending {
+			t.Errorf("the store was not given it back: %+v, %v", s, err)
+		}
+		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.MarkWhole(t.Context(), state.Authority{Epoch: epoch}, m.Filling()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if m.Trouble() != "" || !m.Filling().Whole {
+			t.Errorf("after it was marked whole: %q, %+v", m.Trouble(), m.Filling())
+		}
 	})
 }
 
@@ -230,6 +244,48 @@ func TestMirrorForgetsALaunchThatWasForgotten(t *testing.T) {
 		synctest.Wait()
 		if _, ok := m.Launch("l1"); ok {
 			t.Error("the launch is still mirrored")
+		}
+	})
+}
+
+func TestMirrorGivesBackWhatAFailoverForgot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Second})
+		admit(t, store, by, "s1")
+		rollBack := store.Checkpoint()
+		admit(t, store, by, "s2")
+		if _, err := store.End(t.Context(), by, state.End{Session: "s1", Reason: state.Released}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		rollBack()
+		if _, err := store.Session(t.Context(), "s2"); !errors.Is(err, state.ErrNotFound) {
+			t.Fatalf("the failover forgot nothing: %v", err)
+		}
+		after := time.NewTimer(3 * time.Second)
+		<-after.C
+		if s, err := store.Session(t.Context(), "s2"); err != nil || s.Phase != state.Pending {
+			t.Errorf("s2: %+v, %v", s, err)
+		}
+		if s, err := store.Session(t.Context(), "s1"); err != nil || s.Phase != state.Ended {
+			t.Errorf("s1: %+v, %v", s, err)
+		}
+		if m.Trouble() == "" {
+			t.Error("nobody knows that something may be missing")
+		}
+	})
+}
+
+func TestMirrorLooksForARecordThatTheStoreDenies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Hour})
+		admit(t, store, by, "s1")
+		synctest.Wait()
+		m.Doubt(state.KindSession, "s1")
+		m.Doubt(state.KindSession, "s2")
+		synctest.Wait()
+		if m.Trouble() != "" {
+			t.Errorf("a doubt without reason makes trouble: %s", m.Trouble())
 		}
 	})
 }

@@ -31,6 +31,7 @@ type Store interface {
 	Ownership
 	Replicas
 	Dialects
+	Rebuilder
 	// Ping tells whether the store answers.
 	Ping(ctx context.Context) error
 	// Close lets go of connections. It ends no session.
@@ -275,17 +276,21 @@ type Hint struct {
 
 // Index is what a relist reads first: the revision of every record that is there.
 type Index struct {
-	Sessions    map[string]int64
-	Containers  map[string]int64
-	Launches    map[string]int64
-	Incarnation string    // random, written once; another one means that the store was wiped
-	Seq         int64     // the store's own revision clock
-	Time        time.Time // the store's wall clock
+	Sessions   map[string]int64
+	Containers map[string]int64
+	Launches   map[string]int64
+	Filling
+	Seq  int64     // the store's own revision clock
+	Time time.Time // the store's wall clock
 }
 
 // Source is what a Mirror reads.
 type Source interface {
-	// Index lists the control records. Ended sessions stay in it for 5 minutes.
+	// Restore is Rebuilder's.
+	Restore(ctx context.Context, seen int64, r Records) error
+	// Index lists the control records. Ended sessions stay in it for 5 minutes. A process that
+	// has seen more of the store than is there stays refused (ErrRolledBack) until somebody
+	// has restored it.
 	Index(ctx context.Context) (Index, error)
 	// SessionsOf, ContainersOf and LaunchesOf read many; the answer holds those that exist,
 	// in any order.

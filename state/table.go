@@ -108,3 +108,12 @@ func (t *table[R]) remove(id string) {
 }
 
 func (t *table[R]) list() []R { return slices.Clone(t.sorted) }
+
+// highest is the highest revision of all.
+func (t *table[R]) highest() int64 {
+	var most int64
+	for _, r := range t.sorted {
+		most = max(most, r.revision())
+	}
+	return most
+}

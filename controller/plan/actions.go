@@ -25,6 +25,7 @@ type Kind string
 // The kinds of actions, in the order in which a plan lists them: launches before stops, so
 // that capacity never waits for a clean-up.
 const (
+	KindMarkWhole     Kind = "mark_whole"
 	KindAdmit         Kind = "admit"
 	KindEnd           Kind = "end"
 	KindUnbind        Kind = "unbind"
@@ -45,7 +46,7 @@ const (
 
 // Kinds lists every kind, in order.
 func Kinds() []Kind {
-	return []Kind{KindAdmit, KindEnd, KindUnbind, KindBind, KindAmend, KindRestore, KindProject,
+	return []Kind{KindMarkWhole, KindAdmit, KindEnd, KindUnbind, KindBind, KindAmend, KindRestore, KindProject,
 		KindResolveLaunch, KindUndrain, KindLaunch, KindRun, KindDrain, KindBeginStop,
 		KindStopTask, KindMarkGone, KindForgetLaunch}
 }
@@ -146,9 +147,17 @@ type (
 		Target
 		BootID string
 	}
+	// MarkWhole says that nothing is missing from the store any more.
+	MarkWhole struct {
+		Target
+		Filling state.Filling
+	}
 	// ForgetLaunch removes a launch that is of no more use.
 	ForgetLaunch struct{ Target }
 )
+
+// Kind implements Action.
+func (MarkWhole) Kind() Kind { return KindMarkWhole }
 
 // Kind implements Action.
 func (Admit) Kind() Kind { return KindAdmit }

@@ -42,7 +42,8 @@ type Snapshot struct {
 	// EmptySince says, by container id, since when this leader has seen it without sessions.
 	EmptySince map[string]time.Time
 
-	// StoreAge is how old the view of the store is; StoreTrouble how it lost data, if it did.
+	// StoreAge is how old the view of the store is; StoreTrouble how it lost data that may still
+	// be missing, if it did.
 	StoreAge     time.Duration
 	StoreTrouble string
 	// Target is what the next launch would start and where (see state.Fleet); empty: unknown.
@@ -50,6 +51,11 @@ type Snapshot struct {
 	// DesiredAt is when what is wanted of the pool last changed: failures before it are not
 	// held against what comes after. Zero: unknown.
 	DesiredAt time.Time
+	// Filling is how the store came by what it holds, and TasksSince when the first complete
+	// listing of ECS ended that began after the store has last lost data, or after this leader
+	// began; zero: none yet.
+	Filling    state.Filling
+	TasksSince time.Time
 	// LaunchTrouble says why nothing that is launched could serve; empty: it could.
 	LaunchTrouble string
 }
@@ -68,6 +74,8 @@ type Policy struct {
 	AbsentAfter   time.Duration // a task unlisted this long is gone; 60 s
 	MaxStoreAge   time.Duration // an older view of the store holds what destroys; 15 s
 	MaxTasksAge   time.Duration // an older view of ECS holds what destroys; 60 s
+	ListingsApart time.Duration // between two listings of ECS that show a store rebuilt; 10 s
+	AdoptWithin   time.Duration // a running task that nobody reports holds up a rebuild this long; 60 s
 	RestoreWithin time.Duration // age of the last whole listing of documents that still tells loss from a wish; 240 s
 }
 
@@ -83,7 +91,11 @@ const (
 	defaultAbsentAfter   = 60 * time.Second
 	defaultMaxStoreAge   = 15 * time.Second
 	defaultMaxTasksAge   = 60 * time.Second
+	defaultAdoptWithin   = 60 * time.Second
 	defaultRestoreWithin = 240 * time.Second // below the 300 s that a Lambda's "terminated" lives
+
+	// DefaultListingsApart is Policy.ListingsApart's.
+	DefaultListingsApart = 10 * time.Second
 
 	launchMemory = 10 * time.Minute // failed launches are remembered this long, for what they tell of the next
 )
@@ -107,6 +119,8 @@ func (p Policy) withDefaults() Policy {
 	p.AbsentAfter = or(p.AbsentAfter, defaultAbsentAfter)
 	p.MaxStoreAge = or(p.MaxStoreAge, defaultMaxStoreAge)
 	p.MaxTasksAge = or(p.MaxTasksAge, defaultMaxTasksAge)
+	p.ListingsApart = or(p.ListingsApart, DefaultListingsApart)
+	p.AdoptWithin = or(p.AdoptWithin, defaultAdoptWithin)
 	p.RestoreWithin = or(p.RestoreWithin, defaultRestoreWithin)
 	p.Pool.MaxSessions = max(1, p.Pool.MaxSessions)
 	p.Pool.Max = max(p.Pool.Max, p.Pool.Min)
@@ -170,10 +184,12 @@ type planner struct {
 func Make(s Snapshot, p Policy) Plan {
 	m := newPlanner(s, p)
 	m.readLaunches()
+	m.checkStore()
 	m.checkView()
 	m.readDocuments()
 	if m.StoreTrouble != "" {
 		// Rebuilding: nothing is bound, ended or stopped until the view is whole again.
+		m.tellOrphans()
 		return m.finish()
 	}
 	m.superviseSessions()

@@ -20,6 +20,8 @@ func (m *planner) readDocuments() {
 			m.hold(HoldDocument, id, d.Err.Error())
 		case known && m.StoreTrouble == "":
 			m.compare(session, d)
+		case known && d.Missing && session.Live() && m.Now.Before(session.Deadline):
+			m.restoreDocument(session)
 		case known || d.Missing || d.Spec.Final() || d.Spec.Status == string(state.Ended):
 		case m.StoreTrouble != "":
 		case d.Spec.Status == state.StatusPending:
@@ -62,6 +64,10 @@ func (m *planner) missing(s *state.Session) {
 		m.end(s, state.Released, "its document is gone, and was not watched when it went")
 		return
 	}
+	m.restoreDocument(s)
+}
+
+func (m *planner) restoreDocument(s *state.Session) {
 	m.do(Restore{Target{s.ID, "its document was lost before its deadline"}, s.Spec, s.Deadline.Sub(m.Now)})
 }
 

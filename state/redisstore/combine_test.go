@@ -86,7 +86,11 @@ func TestWritesAtTheSameTimeShareTheirRoundTrips(t *testing.T) {
 		var group sync.WaitGroup
 		for i := range writes {
 			group.Go(func() {
-				if _, err := s.Admit(t.Context(), by, admission(writes*round+i)); err != nil {
+				_, err := s.Admit(t.Context(), by, admission(writes*round+i))
+				for errors.Is(err, state.ErrUnavailable) && t.Context().Err() == nil {
+					_, err = s.Admit(t.Context(), by, admission(writes*round+i)) // a busy machine: it was not sent
+				}
+				if err != nil && !errors.Is(err, state.ErrExists) {
 					t.Error(err)
 				}
 			})

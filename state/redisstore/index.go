@@ -14,8 +14,7 @@ import (
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
-// Index lists the control records. From then on this process takes the store as it is, also
-// after it was wiped or rolled back.
+// Index lists the control records.
 func (s *Store) Index(ctx context.Context) (state.Index, error) {
 	ix, err := s.index(ctx)
 	if err != nil {
@@ -26,15 +25,17 @@ func (s *Store) Index(ctx context.Context) (state.Index, error) {
 
 func (s *Store) index(ctx context.Context) (state.Index, error) {
 	k := &s.keys
-	before := s.seen.Load()
-	reply, err := s.eval(ctx, "index", []string{k.seq, k.incarnation, k.leaving, k.sessions, k.containers}, rand.Text())
+	reply, err := s.eval(ctx, "index", []string{k.seq, k.incarnation, k.leaving, k.sessions, k.containers, k.pool}, rand.Text())
 	if err != nil {
 		return state.Index{}, err
 	}
-	if len(reply) != 3 {
+	if len(reply) != 5 {
 		return state.Index{}, errors.New("script index gave a short answer")
 	}
-	ix := state.Index{Seq: integer(reply[0]), Incarnation: str(reply[1]), Time: moment(str(reply[2]))}
+	ix := state.Index{Seq: integer(reply[0]), Time: moment(str(reply[2]))}
+	ix.Filling = state.Filling{
+		Incarnation: str(reply[1]), LostAt: moment(str(reply[3])), Whole: str(reply[4]) == str(reply[1]),
+	}
 	pipe := s.client.Pipeline()
 	pipe.SetNX(ctx, deploymentKey, s.name, 0)
 	name := pipe.Get(ctx, deploymentKey)
@@ -48,11 +49,7 @@ func (s *Store) index(ctx context.Context) (state.Index, error) {
 		return state.Index{}, fmt.Errorf("%w: %s", state.ErrOtherDeployment, name.Val())
 	}
 	ix.Sessions, ix.Containers, ix.Launches = revs(sessions.Val()), revs(containers.Val()), revs(launches.Val())
-	if ix.Seq < before {
-		s.seen.Store(ix.Seq)
-	} else {
-		s.see(ix.Seq)
-	}
+	s.see(ix.Seq)
 	return ix, nil
 }
 

@@ -113,6 +113,8 @@ func decodeContainer(id string, f fields, slots []string) *state.Container {
 			c.Phase = state.ContainerPhase(value)
 		case "tenant":
 			c.Tenant = value
+		case "served":
+			c.Served = value
 		case "closing":
 			c.Closing = value == "1"
 		case "drainSeq":

@@ -79,6 +79,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"hints", testHints},
 		{"notifications", testNotifications},
 		{"wiped", testWiped},
+		{"restored", testRestored},
+		{"restored over what came since", testRestoredOver},
 		{"time", testTime},
 	}
 	for _, p := range parts {

@@ -1,0 +1,145 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// Checkpoint remembers what the store holds now. What it returns makes the store forget
+// everything since, as a failover to a replica does that was behind.
+func (m *Memory) Checkpoint() (rollBack func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// The records themselves never change.
+	seq, epoch, leader, leaderUntil := m.seq, m.epoch, m.leader, m.leaderUntil
+	incarnation, lostAt, whole := m.incarnation, m.lostAt, m.whole
+	sessions := make(map[string]*memorySession, len(m.sessions))
+	for id, s := range m.sessions {
+		copied := *s
+		sessions[id] = &copied
+	}
+	containers := make(map[string]*memoryContainer, len(m.containers))
+	for id, c := range m.containers {
+		copied := *c
+		containers[id] = &copied
+	}
+	launches, documents := maps.Clone(m.launches), maps.Clone(m.documents)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.seq, m.epoch, m.leader, m.leaderUntil = seq, epoch, leader, leaderUntil
+		m.incarnation, m.lostAt, m.whole = incarnation, lostAt, whole
+		m.sessions, m.containers = sessions, containers
+		m.launches, m.documents = launches, documents
+	}
+}
+
+// Restore writes back what a replica remembers.
+func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
+	err := m.read(ctx, func(now time.Time) error {
+		m.newIncarnation()
+		m.seq = max(m.seq, seen, m.seen)
+		m.seen = m.seq
+		m.lostAt, m.whole = now, false
+		for _, c := range r.Containers {
+			m.restoreContainer(c, now)
+		}
+		for _, l := range r.Launches {
+			if old, ok := m.launches[l.ID]; !ok || old.Rev < l.Rev {
+				m.launches[l.ID] = l
+			}
+		}
+		for _, s := range r.Sessions {
+			m.restoreSession(s, now)
+		}
+		m.hint(Hint{Kind: KindAll})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("restoring records: %w", err)
+	}
+	return nil
+}
+
+func (m *Memory) restoreContainer(given *Container, now time.Time) {
+	old, ok := m.containers[given.ID]
+	switch {
+	case !ok || old.Rev < given.Rev:
+		kept := &memoryContainer{Container: given}
+		if given.Phase == Gone {
+			kept.keptUntil = now.Add(GoneKept)
+			m.keep(kept.keptUntil, now)
+		}
+		m.containers[given.ID] = kept
+		if given.Phase != Gone && m.shown.poolNotes.Dialect == 0 {
+			m.shown.poolNotes.Dialect = given.Protocol
+		}
+	case old.Rev > given.Rev:
+		c := *old.Container
+		if c.OwnerSeq < given.OwnerSeq {
+			c.OwnerSeq = given.OwnerSeq + 1
+		}
+		c.DrainSeq = max(c.DrainSeq, given.DrainSeq)
+		if c.Served == "" {
+			c.Served = given.Served
+		}
+		if c.Tenant == "" {
+			c.Tenant = given.Tenant
+		}
+		if c.OwnerSeq != old.OwnerSeq || c.DrainSeq != old.DrainSeq || c.Served != old.Served || c.Tenant != old.Tenant {
+			m.putContainer(&c, m.stamp())
+		}
+	}
+}
+
+func (m *Memory) restoreSession(given *Session, now time.Time) {
+	kept, listed := given.RestoredFor(now)
+	if kept < 0 {
+		return
+	}
+	old, ok := m.sessions[given.ID]
+	newborn := ok && old.Phase == Pending && old.BindRev == 0 && given.HoldsSlot()
+	if ok && old.Rev >= given.Rev && !newborn {
+		return
+	}
+	s := *given
+	if ok && old.Rev >= given.Rev {
+		s.Rev = m.stamp()
+	}
+	record := &memorySession{Session: &s}
+	if kept > 0 {
+		record.keptUntil, record.listedUntil = now.Add(kept), now.Add(listed)
+		m.keep(record.keptUntil, now)
+	}
+	m.sessions[s.ID] = record
+	c, ok := m.containers[s.Container]
+	if !ok || !s.HoldsSlot() || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID {
+		return
+	}
+	if slots := withID(c.Slots, s.ID); len(slots) != len(c.Slots) {
+		host := *c.Container
+		host.Slots = slots
+		m.putContainer(&host, m.stamp())
+	}
+}
+
+// MarkWhole says that nothing is missing any more.
+func (m *Memory) MarkWhole(ctx context.Context, by Authority, f Filling) error {
+	err := m.write(ctx, func(time.Time) error {
+		if err := m.asLeader(by); err != nil {
+			return err
+		}
+		if f.Incarnation != m.incarnation || !f.LostAt.Equal(m.lostAt) {
+			return conflict("the store has lost data since")
+		}
+		m.lostAt, m.whole = time.Time{}, true
+		m.hint(Hint{Kind: KindAll})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("marking the store whole: %w", err)
+	}
+	return nil
+}

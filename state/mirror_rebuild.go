@@ -1,0 +1,136 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// maxMemory is how old a view may be that still tells a record which was lost from one whose
+// time was up: ended sessions leave the index after EndedListed.
+const maxMemory = EndedListed - time.Minute
+
+// doubts are records that the store has denied to somebody although they are mirrored.
+type doubts struct{ sessions, containers []string }
+
+// highest is the highest revision seen so far. It is asked for before the store is: what the
+// store shows then is not to be below it.
+func (m *Mirror) highest() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(m.seq, m.sessions.highest(), m.containers.highest(), m.launches.highest())
+}
+
+// lost says how the store has lost data that this mirror remembers; empty: it has not. Callers
+// hold mu.
+func (m *Mirror) lost(index Index, seen int64) string {
+	if !m.synced {
+		return ""
+	}
+	if was := m.filling.Incarnation; was != "" && index.Incarnation != was {
+		return "store was wiped"
+	}
+	if index.Seq < seen {
+		return "store was rolled back"
+	}
+	if m.now().Sub(m.readAt) > maxMemory {
+		return "" // what is missing may have left in peace
+	}
+	for _, s := range m.sessions.sorted {
+		if s.Phase != Ended && s.Rev <= index.Seq && index.Sessions[s.ID] < s.Rev {
+			return fmt.Sprintf("store was rolled back: it lacks what it had of session %s", s.ID)
+		}
+	}
+	for _, c := range m.containers.sorted {
+		if c.Phase != Gone && c.Rev <= index.Seq && index.Containers[c.ID] < c.Rev {
+			return fmt.Sprintf("store was rolled back: it lacks what it had of container %s", c.ID)
+		}
+	}
+	return ""
+}
+
+// Doubt has the mirror look for a session or container that the store has denied to have,
+// although it is mirrored: it may have been lost.
+func (m *Mirror) Doubt(kind Kind, id string) {
+	m.mu.Lock()
+	switch kind {
+	case KindSession:
+		if !slices.Contains(m.doubted.sessions, id) {
+			m.doubted.sessions = append(m.doubted.sessions, id)
+		}
+	case KindContainer:
+		if !slices.Contains(m.doubted.containers, id) {
+			m.doubted.containers = append(m.doubted.containers, id)
+		}
+	case KindDocument, KindLaunch, KindFleet, KindPool, KindAll:
+	}
+	m.mu.Unlock()
+	m.Relist()
+}
+
+// missing says which of the doubted records, live as far as is known, was not found.
+func (m *Mirror) missing(d doubts, found Records) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now().Sub(m.readAt) > maxMemory {
+		return ""
+	}
+	for _, id := range d.sessions {
+		s, known := m.sessions.byID[id]
+		if known && s.Phase != Ended && !slices.ContainsFunc(found.Sessions, func(f *Session) bool { return f.ID == id }) {
+			return fmt.Sprintf("store has lost session %s", id)
+		}
+	}
+	for _, id := range d.containers {
+		c, known := m.containers.byID[id]
+		if known && c.Phase != Gone && !slices.ContainsFunc(found.Containers, func(f *Container) bool { return f.ID == id }) {
+			return fmt.Sprintf("store has lost container %s", id)
+		}
+	}
+	return ""
+}
+
+// restore gives the store back what this mirror remembers, and asks for a relist.
+func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
+	m.mu.Lock()
+	if m.trouble == "" {
+		m.log.Error("store lost data: it is given back what is remembered, and nothing is bound or stopped until it is whole",
+			"what", lost)
+	}
+	m.trouble = lost
+	r := Records{Sessions: m.sessions.list(), Containers: m.containers.list(), Launches: m.launches.list()}
+	m.mu.Unlock()
+	began := m.now()
+	if err := m.src.Restore(ctx, seen, r); err != nil {
+		return err
+	}
+	m.log.Info("store given back what was remembered", "sessions", len(r.Sessions), "containers", len(r.Containers),
+		"launches", len(r.Launches), "took", m.now().Sub(began))
+	m.mu.Lock()
+	// Whatever the store is now: what this mirror knows is in it.
+	m.filling.Incarnation = ""
+	m.mu.Unlock()
+	m.Relist()
+	return nil
+}
+
+// Trouble says how the store has lost data that may still be missing; empty: nothing is.
+func (m *Mirror) Trouble() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.trouble != "":
+		return m.trouble
+	case !m.filling.LostAt.IsZero():
+		return "store has lost data and is being rebuilt"
+	}
+	return ""
+}
+
+// Filling tells how the store came by what it holds, as last read.
+func (m *Mirror) Filling() Filling {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.filling
+}

@@ -1,0 +1,47 @@
+package state
+
+import (
+	"context"
+	"time"
+)
+
+// Records are control records as one replica remembers them.
+type Records struct {
+	Sessions   []*Session
+	Containers []*Container
+	Launches   []*Launch
+}
+
+// Rebuilder gives a store back what it has lost. Every replica mirrors everything, so that a
+// store which was wiped, or has forgotten its last seconds, is filled again from any of them.
+type Rebuilder interface {
+	// Restore writes back what a replica remembers of a store that is older than that memory,
+	// whose highest revision was seen. Record by record the higher revision wins; but a session
+	// that holds a slot wins over one that was only admitted since, and what never goes down
+	// (ownerSeq, drainSeq, whom a container has served) stays at its highest. A slot that a
+	// restored session holds is taken. The store's revisions go on above seen, and the store
+	// counts as incomplete (Index.LostAt) until MarkWhole. Repeated, it changes nothing else.
+	Restore(ctx context.Context, seen int64, r Records) error
+	// MarkWhole says that nothing is missing any more (leader). ErrConflict if the store has
+	// another incarnation or has lost data again since.
+	MarkWhole(ctx context.Context, by Authority, f Filling) error
+}
+
+// Filling tells how a store came by what it holds.
+type Filling struct {
+	Incarnation string    // random, written once; another one means that the store was wiped
+	LostAt      time.Time // when it was last found to have lost data that is still missed; zero: it has not
+	Whole       bool      // a leader has found that nothing is missing
+}
+
+// RestoredFor is for how long a record that is written back now is kept and listed; zero kept
+// means for ever, a negative one that it is forgotten already.
+func (s *Session) RestoredFor(now time.Time) (kept, listed time.Duration) {
+	if s.Phase != Ended {
+		return 0, 0
+	}
+	if kept = endedUntil(s.EndedAt, s.Deadline).Sub(now); kept <= 0 {
+		return -1, 0
+	}
+	return kept, max(0, s.EndedAt.Add(EndedListed).Sub(now))
+}

@@ -1,0 +1,26 @@
+-- KEYS  7 hash of the container that it is bound to, 8 its slots, 9 session hash
+-- ARGV  7 its revision, 8 phase, 9 bootId, 10 refused, 11 ms that it is kept, 12 ms that it is
+--       listed (both 0: for ever), then names and values of the fields
+-- returns nothing
+-- Writes a session back that the store has lost, or knows as it was before. One that was only
+-- admitted since gives way to one that holds a slot; so does the free slot.
+local s = redis.call('HMGET', SESSION, 'rev', 'phase', 'bindRev')
+local newer = s[2] and tonumber(s[1] or '0') >= tonumber(ARGV[7])
+local newborn = s[2] == 'pending' and (s[3] or '0') == '0' and holds(ARGV[8])
+if newer and not newborn then return ok() end
+local rev = ARGV[7]
+if newer then rev = stamp() end
+redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 13))
+redis.call('ZADD', SESSIONS, rev, sessionID)
+if ARGV[11] ~= '0' then
+  redis.call('PEXPIRE', SESSION, ARGV[11])
+  redis.call('ZADD', LEAVING, text(now + tonumber(ARGV[12])), 'session ' .. sessionID)
+else
+  redis.call('PERSIST', SESSION)
+  redis.call('ZREM', LEAVING, 'session ' .. sessionID)
+end
+if holds(ARGV[8]) and ARGV[10] == '' then
+  local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId')
+  if c[1] and c[1] ~= 'gone' and c[2] == ARGV[9] and redis.call('SADD', SLOTS, sessionID) == 1 then saveContainer() end
+end
+return ok()

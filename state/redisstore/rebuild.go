@@ -1,0 +1,158 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// restorers is how many records are written back at once.
+const restorers = 64
+
+// Restore writes back what a replica remembers.
+func (s *Store) Restore(ctx context.Context, seen int64, r state.Records) error {
+	if err := s.restore(ctx, seen, r); err != nil {
+		return fmt.Errorf("restoring %d sessions, %d containers and %d launches: %w",
+			len(r.Sessions), len(r.Containers), len(r.Launches), err)
+	}
+	return nil
+}
+
+func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error {
+	k := &s.keys
+	reply, err := s.eval(ctx, "restore_begin", []string{k.seq, k.pool, k.incarnation}, max(seen, s.seen.Load()), rand.Text())
+	if err != nil {
+		return err
+	}
+	if len(reply) != 2 {
+		return errors.New("script restore_begin gave a short answer")
+	}
+	s.see(integer(reply[0]))
+	now := moment(str(reply[1]))
+	// Containers first: a session takes its slot there.
+	calls := make([]call, 0, len(r.Containers)+len(r.Launches))
+	for _, c := range r.Containers {
+		calls = append(calls, s.restoreContainer(c))
+	}
+	for _, l := range r.Launches {
+		text, err := encodeLaunch(l)
+		if err != nil {
+			return fmt.Errorf("launch %s: %w", l.ID, err)
+		}
+		calls = append(calls, call{
+			script: "restore_launch", container: l.ID, keys: []string{k.launch(l.ID), k.launches}, args: []any{l.Rev, text},
+		})
+	}
+	if err := s.runAll(ctx, calls); err != nil {
+		return err
+	}
+	calls = calls[:0]
+	for _, x := range r.Sessions {
+		if kept, listed := x.RestoredFor(now); kept >= 0 {
+			calls = append(calls, s.restoreSession(x, kept, listed))
+		}
+	}
+	if err := s.runAll(ctx, calls); err != nil {
+		return err
+	}
+	return s.Wake(ctx, state.Hint{Kind: state.KindAll})
+}
+
+// runAll makes calls beside each other and gives the first error.
+func (s *Store) runAll(ctx context.Context, calls []call) error {
+	var (
+		group sync.WaitGroup
+		once  sync.Once
+		first error
+	)
+	slots := make(chan struct{}, restorers)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, c := range calls {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			if _, err := s.run(ctx, c); err != nil {
+				once.Do(func() { first = err; cancel() })
+			}
+		})
+	}
+	group.Wait()
+	return first
+}
+
+func (s *Store) restoreContainer(c *state.Container) call {
+	args := []any{c.Rev, string(c.Phase), c.Protocol, c.OwnerSeq, c.DrainSeq, c.Served, c.Tenant,
+		state.GoneKept.Milliseconds(), len(c.Slots)}
+	for _, id := range c.Slots {
+		args = append(args, id)
+	}
+	return call{
+		script: "restore_container", container: c.ID, keys: []string{s.keys.pool}, args: append(args, encodeContainer(c)...),
+	}
+}
+
+func (s *Store) restoreSession(x *state.Session, kept, listed time.Duration) call {
+	args := []any{x.Rev, string(x.Phase), x.BootID, x.Refused, kept.Milliseconds(), listed.Milliseconds()}
+	return call{script: "restore_session", container: x.Container, session: x.ID, args: append(args, encodeSession(x)...)}
+}
+
+// MarkWhole says that nothing is missing any more.
+func (s *Store) MarkWhole(ctx context.Context, by state.Authority, f state.Filling) error {
+	_, err := s.run(ctx, call{
+		script: "mark_whole", by: by, keys: []string{s.keys.pool, s.keys.incarnation},
+		args: []any{f.Incarnation, stamped(f.LostAt)},
+	})
+	if err != nil {
+		return fmt.Errorf("marking the store whole: %w", err)
+	}
+	return nil
+}
+
+// encodeSession gives the fields of a session's hash but its revision, as decodeSession reads
+// them.
+func encodeSession(x *state.Session) []any {
+	return []any{
+		"spec", string(x.Spec), "origin", string(x.Origin), "userId", x.UserID,
+		"phase", string(x.Phase), "reason", string(x.Reason), "message", x.Message,
+		"container", x.Container, "bootId", x.BootID, "bindRev", x.BindRev, "attempts", x.Attempts,
+		"excluded", strings.Join(x.Excluded, " "), "refused", x.Refused, "cold", flag(x.Cold),
+		"keepAlive", flag(x.KeepAlive), "attached", x.Attached, "firstConnectAt", stamped(x.FirstConnectAt),
+		"lastActivity", stamped(x.LastActivity), "graceUntil", stamped(x.GraceUntil),
+		"waited", x.Waited.Milliseconds(), "deadline", stamped(x.Deadline), "seenAt", stamped(x.SeenAt),
+		"boundAt", stamped(x.BoundAt), "readyAt", stamped(x.ReadyAt), "endedAt", stamped(x.EndedAt),
+	}
+}
+
+// encodeContainer gives the fields of a container's hash but its revision, as decodeContainer
+// reads them.
+func encodeContainer(c *state.Container) []any {
+	claimed, _ := json.Marshal(c.Claimed) // of strings and numbers: it cannot fail
+	health, err := json.Marshal(c.Health)
+	if err != nil {
+		health = nil // a load that is no number
+	}
+	return []any{
+		"launch", c.Launch, "taskArn", c.TaskARN, "addr", c.Addr, "protocol", c.Protocol, "bootId", c.BootID,
+		"maxSessions", c.MaxSessions, "phase", string(c.Phase), "tenant", c.Tenant, "served", c.Served,
+		"closing", flag(c.Closing), "drainSeq", c.DrainSeq, "drainAck", c.DrainAck,
+		"owner", c.Owner, "ownerSeq", c.OwnerSeq, "ownerUntil", stamped(c.OwnerUntil), "letGo", flag(c.LetGo),
+		"claimed", string(claimed), "registeredAt", stamped(c.RegisteredAt), "seenAt", stamped(c.SeenAt),
+		"health", string(health),
+	}
+}
+
+// stamped writes a time as scripts do; the zero time is empty.
+func stamped(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprint(t.UnixMilli())
+}

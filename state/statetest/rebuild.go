@@ -1,0 +1,142 @@
+package statetest
+
+import (
+	"fmt"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// remember gives everything that the store holds, as a mirror would.
+func (w *world) remember(sessions, containers, launches []string) (r state.Records) {
+	w.t.Helper()
+	var err error
+	r.Sessions, err = w.store.SessionsOf(w.ctx, sessions)
+	w.ok(err)
+	r.Containers, err = w.store.ContainersOf(w.ctx, containers)
+	w.ok(err)
+	r.Launches, err = w.store.LaunchesOf(w.ctx, launches)
+	w.ok(err)
+	return r
+}
+
+// testRestored loses everything and is given it back.
+func testRestored(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	owner := w.hosting("c1", 3)
+	w.sessionIn(state.Ready, "s1", "c1", owner)
+	w.sessionIn(state.Ended, "s2", "c1", owner)
+	w.admit("s3", "u")
+	w.hosting("c2", 1)
+	_, err := w.store.MarkGone(w.ctx, w.lead(), "c2", boot)
+	w.ok(err)
+	_, err = w.store.Drain(w.ctx, w.lead(), "c1", boot)
+	w.ok(err)
+	_, err = w.store.Undrain(w.ctx, w.lead(), "c1", boot)
+	w.ok(err)
+	_, err = w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "l1", Input: []byte(`{"a":1}`), Port: 8080})
+	w.ok(err)
+	sessions, containers, launches := []string{"s1", "s2", "s3"}, []string{"c1", "c2"}, []string{"l1"}
+	before, was := w.remember(sessions, containers, launches), w.index()
+
+	w.Wipe()
+	for range 2 { // the second time changes nothing
+		w.ok(w.store.Restore(w.ctx, was.Seq, before))
+		after := w.remember(sessions, containers, launches)
+		if !maps.Equal(byID(before), byID(after)) {
+			t.Fatalf("restored %+v\nfrom %+v", byID(after), byID(before))
+		}
+	}
+	ix := w.index()
+	if !maps.Equal(ix.Sessions, was.Sessions) || !maps.Equal(ix.Containers, was.Containers) || !maps.Equal(ix.Launches, was.Launches) {
+		t.Fatalf("got %+v after %+v", ix, was)
+	}
+	if ix.Whole || ix.LostAt.IsZero() || ix.Seq < was.Seq {
+		t.Fatalf("got %+v", ix)
+	}
+
+	// Life goes on: the owner's authority is good, ids and slots are remembered.
+	w.leader = state.Authority{}
+	_, err = w.store.Report(w.ctx, owner, state.Report{BootID: boot})
+	w.ok(err)
+	_, err = w.store.Admit(w.ctx, w.lead(), state.Admission{ID: "s2", Remaining: time.Hour})
+	w.is(err, state.ErrExists)
+	if s := w.bind("s3", "c1"); s.Rev <= was.Seq {
+		t.Fatalf("revision %d after %d", s.Rev, was.Seq)
+	}
+	if c := w.container("c1"); len(c.Slots) != 2 {
+		t.Fatalf("got slots %v", c.Slots)
+	}
+
+	// It is whole when a leader says so of what is there.
+	stale := ix.Filling
+	stale.LostAt = stale.LostAt.Add(-time.Second)
+	w.is(w.store.MarkWhole(w.ctx, w.lead(), stale), state.ErrConflict)
+	w.is(w.store.MarkWhole(w.ctx, state.Authority{Epoch: 1}, ix.Filling), state.ErrFenced)
+	w.ok(w.store.MarkWhole(w.ctx, w.lead(), ix.Filling))
+	if ix = w.index(); !ix.Whole || !ix.LostAt.IsZero() {
+		t.Fatalf("got %+v", ix)
+	}
+}
+
+// testRestoredOver restores what has gone on since: the newer wins, but for what would lose a
+// session.
+func testRestoredOver(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	owner := w.hosting("c1", 3)
+	w.hosting("c2", 1)
+	_, err := w.store.Drain(w.ctx, w.lead(), "c2", boot)
+	w.ok(err)
+	w.sessionIn(state.Ready, "s1", "c1", owner)
+	w.admit("s2", "u")
+	older := w.remember([]string{"s1", "s2"}, []string{"c1"}, nil)
+	_, err = w.store.End(w.ctx, w.lead(), state.End{Session: "s2", Reason: state.Released})
+	w.ok(err)
+	all := w.remember([]string{"s1", "s2"}, []string{"c1", "c2"}, nil)
+	was := w.index()
+
+	w.Wipe()
+	// Somebody who knew of nothing was quicker.
+	w.ok(w.store.Restore(w.ctx, was.Seq, state.Records{}))
+	w.leader = state.Authority{}
+	w.admit("s1", "u")
+	c, _ := w.registered("c2", 1)
+	w.same(c.DrainSeq, int64(0))
+	w.ok(w.store.Restore(w.ctx, was.Seq, all))
+	if s := w.session("s1"); s.Phase != state.Ready || s.Container != "c1" || s.BindRev != all.Sessions[0].BindRev {
+		t.Fatalf("the session gave way to its own wish: %+v", s)
+	}
+	if c := w.container("c1"); len(c.Slots) != 1 {
+		t.Fatalf("got slots %v", c.Slots)
+	}
+	again := w.container("c2")
+	if again.DrainSeq != 1 || again.Phase != state.PendingVerification || again.OwnerSeq < 1 {
+		t.Fatalf("got %+v", again)
+	}
+	// A mirror that was behind takes nothing back.
+	w.ok(w.store.Restore(w.ctx, was.Seq, older))
+	if s := w.session("s2"); s.Phase != state.Ended {
+		t.Fatalf("the ended session is %s again", s.Phase)
+	}
+}
+
+// byID makes records comparable.
+func byID(r state.Records) map[string]string {
+	all := map[string]string{}
+	for _, s := range r.Sessions {
+		all["session "+s.ID] = fmt.Sprintf("%+v", *s)
+	}
+	for _, c := range r.Containers {
+		all["container "+c.ID] = fmt.Sprintf("%+v", *c)
+	}
+	for _, l := range r.Launches {
+		all["launch "+l.ID] = fmt.Sprintf("%+v", *l)
+	}
+	return all
+}
