@@ -79,7 +79,11 @@ func (s *Store) runAll(ctx context.Context, calls []call) error {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			if _, err := s.run(ctx, c); err != nil {
+			_, err := s.run(ctx, c)
+			for errors.Is(err, errNotSent) && ctx.Err() == nil {
+				_, err = s.run(ctx, c) // it carries no authority that could have run out
+			}
+			if err != nil {
 				once.Do(func() { first = err; cancel() })
 			}
 		})
