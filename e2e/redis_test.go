@@ -50,6 +50,7 @@ func freePort(t *testing.T) int {
 // redisServer is a real one that keeps its data over a restart.
 type redisServer struct {
 	addr, password string
+	authority      string // file of who vouches for its certificate; empty: it speaks no TLS
 	args           []string
 	process        *process
 	client         *redis.Client

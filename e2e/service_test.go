@@ -26,6 +26,7 @@ type service struct {
 	port       int
 	alice, bob caller // two users
 	cloud      *ecslocal.Server
+	network    netip.Prefix // of its containers
 	redis      *redisServer
 	tasks      *buffer // what the agents print
 	env        map[string]string
@@ -54,7 +55,7 @@ func network() netip.Prefix {
 // newService prepares everything but the service's process.
 func newService(t *testing.T, o serviceOptions) *service {
 	t.Helper()
-	s := &service{port: freePort(t), redis: o.redis, tasks: &buffer{}, secrets: map[string]string{}}
+	s := &service{port: freePort(t), network: network(), redis: o.redis, tasks: &buffer{}, secrets: map[string]string{}}
 	for _, name := range []string{"JWT_SECRET", "key of alice", "key of bob"} {
 		s.secrets[name] = "canary" + rand.Text()
 	}
@@ -74,7 +75,7 @@ func newService(t *testing.T, o serviceOptions) *service {
 		command = []string{suite.binary, "agent"}
 	}
 	cloud, err := ecslocal.Start(ecslocal.Config{
-		Cluster: "e2e", Network: network(),
+		Cluster: "e2e", Network: s.network,
 		Definitions: map[string]ecslocal.Definition{"browser": {
 			Command: command, Run: o.run,
 			Env: append([]string{"PORT=" + strconv.Itoa(containerPort), "WARM_BROWSERS=1", "BROWSER_PATH=" + suite.browser,
@@ -126,7 +127,7 @@ func (s *service) start(t *testing.T) {
 			return
 		}
 		s.process.signal(t, syscall.SIGTERM)
-		if code := s.process.awaitExit(t, 20*time.Second); code != 0 {
+		if code := s.process.awaitExit(t, 60*time.Second); code != 0 {
 			t.Errorf("serve has ended with status %d", code)
 		}
 	})

@@ -56,6 +56,7 @@ export class Redis {
     if (this.#options.tls && !net.isIP(host)) address.servername = host;
     const socket = this.#options.tls ? tls.connect({ ...address, minVersion: 'TLSv1.2' }) : net.connect(address);
     socket.setNoDelay(true);
+    socket.unref(); // an idle connection keeps no process; what is waited for has a timer, which does
     await new Promise((resolve, reject) => {
       const timer = setTimeout(() => socket.destroy(new Error(`Redis at ${endpoint} does not answer`)), patience);
       socket.once(this.#options.tls ? 'secureConnect' : 'connect', () => { clearTimeout(timer); resolve(); });
