@@ -57,6 +57,7 @@ type options struct {
 	firstConnect, disconnectGrace, lostGrace, idle, hold time.Duration
 	unreadyFor, drainTimeout                             time.Duration
 
+	memory         memoryLimit // its source empty: not looked at
 	capacity       capacity
 	clientsPerUser int
 	keep           tunnel.KeeperConfig
@@ -132,6 +133,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.version))
+	if o.memory.source != "" {
+		registry.MustRegister(o.memory.collector())
+	}
 
 	known, err := o.secrets.open(ctx, registry, o.log)
 	if err != nil {

@@ -43,10 +43,12 @@ the environment or a file; "wallcrawler config" lists every setting and where it
 }
 
 func serve(ctx context.Context, c *config) error {
+	memory := limitMemory() // before anything depends on it
 	o, err := serveOptions(c)
 	if err != nil {
 		return err
 	}
+	o.memory = memory
 	if o.log, err = newLogger(os.Stderr, c.GetString("log_level"), false); err != nil {
 		return err
 	}
@@ -67,6 +69,7 @@ func serve(ctx context.Context, c *config) error {
 		o.emfOut = os.Stdout
 	}
 	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
+	memory.tell(o.log)
 	o.tellWeakness(c, o.log)
 	if err := o.findSelf(ctx, c.GetString("metadata"), c.GetString("port")); err != nil {
 		_ = o.listener.Close()
