@@ -81,6 +81,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{"obeyed", "refused", "absent"} {
 		m.desired.WithLabelValues(result)
 	}
+	for _, result := range []string{"done", "unobserved"} {
+		m.rounds.WithLabelValues(result)
+	}
+	for _, reason := range []state.EventReason{state.EventRefused, state.EventObeyed, state.EventIgnored, state.EventQuarantined} {
+		m.events.WithLabelValues(string(reason))
+	}
 	for _, reason := range state.Reasons() {
 		m.ends.WithLabelValues(string(reason))
 	}

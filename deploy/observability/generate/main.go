@@ -1,0 +1,23 @@
+// Command generate writes the files that deploy/observability makes, below the directory given.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/wallcrawler/wallcrawler/deploy/observability"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "generate: give the root of the checkout")
+		os.Exit(2)
+	}
+	for name, text := range observability.Files() {
+		if err := os.WriteFile(filepath.Join(os.Args[1], name), []byte(text), 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, "generate:", err)
+			os.Exit(1)
+		}
+	}
+}
