@@ -31,7 +31,7 @@ export class Browsers extends Construct {
     });
     const container = task.addContainer(containerName, {
       containerName,
-      image: image(settings.browserImage, browserDockerfile, settings),
+      image: image('browserImage', browserDockerfile, settings),
       command: ['agent'],
       user: '65532:65532',
       readonlyRootFilesystem: true,

@@ -1,3 +1,4 @@
+import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { IgnoreMode } from 'aws-cdk-lib';
 import { Platform } from 'aws-cdk-lib/aws-ecr-assets';
@@ -8,9 +9,13 @@ import { Settings } from './settings';
 export const checkout = path.resolve(__dirname, '..', '..', '..', '..');
 
 /** An image of that URI, or the one that the Dockerfile makes of this checkout at deployment. */
-export function image(uri: string | undefined, dockerfile: string, settings: Settings): ecs.ContainerImage {
+export function image(setting: 'image' | 'browserImage', dockerfile: string, settings: Settings): ecs.ContainerImage {
+  const uri = settings[setting];
   if (uri !== undefined) {
     return ecs.ContainerImage.fromRegistry(uri);
+  }
+  if (!fs.existsSync(path.join(checkout, dockerfile))) {
+    throw new Error(`${setting} is not set, and the checkout has no ${dockerfile} to build it from: give -c ${setting}=REGISTRY/NAME:TAG`);
   }
   return ecs.ContainerImage.fromAsset(checkout, {
     file: dockerfile,

@@ -170,7 +170,7 @@ export class Service extends Construct {
     const linux = new ecs.LinuxParameters(this, 'Linux', {});
     linux.dropCapabilities(ecs.Capability.ALL);
     task.addContainer('Service', {
-      image: image(settings.image, 'Dockerfile', settings),
+      image: image('image', 'Dockerfile', settings),
       command: ['serve'],
       user: '65532:65532',
       readonlyRootFilesystem: true,

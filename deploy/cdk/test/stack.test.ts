@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
+import * as path from 'node:path';
 import { test } from 'node:test';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { goldenFile, images, kept, synthesise } from '../lib/golden';
+import { checkout, image } from '../lib/images';
 import { drain } from '../lib/service';
+import { Settings } from '../lib/settings';
 import { makeApp } from '../lib/stack';
 
 function template(settings: Record<string, string> = {}): Template {
@@ -339,6 +342,21 @@ test('policies: no action is a pattern, and none is on everything but what canno
       }
     }
   }
+});
+
+test('images: what is neither given nor there to be built is told', () => {
+  const settings = { image: undefined, architecture: 'X86_64' } as Settings;
+  assert.throws(() => image('image', 'Dockerfile.nowhere', settings), /image is not set.*Dockerfile\.nowhere.*-c image=/);
+  assert.ok(image('image', 'Dockerfile', settings)); // it is built at the deployment, not now
+});
+
+test('README.md tells of every setting, and of none that is not there', () => {
+  const root = path.join(checkout, 'deploy', 'cdk');
+  const code = fs.readFileSync(path.join(root, 'lib', 'settings.ts'), 'utf8');
+  const page = fs.readFileSync(path.join(root, 'README.md'), 'utf8');
+  const read = [...code.matchAll(/\b(?:text|list|whole|choice)\('(\w+)'/g)].map((m) => m[1]).sort();
+  const told = [...page.matchAll(/^\| `(\w+)` \|/gm)].map((m) => m[1]).sort();
+  assert.deepEqual(told, read);
 });
 
 test('settings: all that is wrong is told at once', () => {
