@@ -432,6 +432,7 @@ func (w *world) snapshot() plan.Snapshot {
 		EmptySince:   w.emptySince,
 		StoreAge:     m.Age(),
 		StoreTrouble: m.Trouble(),
+		StoreGap:     m.Gap(),
 		Target:       w.cfg.Fleet.Target(),
 		Filling:      m.Filling(),
 		TasksSince:   w.tasksSince,

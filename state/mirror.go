@@ -12,6 +12,9 @@ import (
 // DefaultRelist is how often a mirror reads the index of everything, healing missed hints.
 const DefaultRelist = 5 * time.Second
 
+// gapAtLeast is longer than a mirror that is well goes without a read.
+const gapAtLeast = 8 * time.Second
+
 // MirrorOptions tune a Mirror.
 type MirrorOptions struct {
 	Relist time.Duration // interval between relists, jittered by a fifth; zero: DefaultRelist
@@ -47,6 +50,7 @@ type Mirror struct {
 	doubted     doubts
 	storeTime   time.Time // the store's clock, read at readAt
 	readAt      time.Time // last good read; monotonic
+	gap         Gap
 	synced      bool
 }
 
@@ -246,8 +250,29 @@ func (m *Mirror) advance(now time.Time) {
 	if m.readAt.IsZero() {
 		return // the store's clock is not known before the first index
 	}
+	m.noteGap(now)
 	m.storeTime = m.storeTime.Add(now.Sub(m.readAt))
 	m.readAt = now
+}
+
+// noteGap notes, before a good read counts, how long there was none. Callers hold mu.
+func (m *Mirror) noteGap(now time.Time) {
+	if d := now.Sub(m.readAt); !m.readAt.IsZero() && d > gapAtLeast {
+		m.gap = Gap{From: m.storeTime, Until: m.storeTime.Add(d)}
+	}
+}
+
+// Gap is a time in which the store was not read: what others tell by way of the store was not
+// heard, and they could not tell it.
+type Gap struct {
+	From, Until time.Time // the store's clock
+}
+
+// Gap gives the latest one, or the zero value.
+func (m *Mirror) Gap() Gap {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gap
 }
 
 // readAll is one relist: the index, then only the records that changed. A store that has lost
@@ -306,6 +331,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	for _, id := range m.launches.arrived(launches, index.Launches) {
 		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
 	}
+	m.noteGap(after)
 	m.storeTime = index.Time.Add(after.Sub(before) / 2)
 	m.readAt = after
 	first := !m.synced

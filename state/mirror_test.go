@@ -156,6 +156,9 @@ func TestMirrorTellsItsAgeAndTheStoresClock(t *testing.T) {
 		if m.Age() > 2*time.Second {
 			t.Errorf("after the outage it is %s old", m.Age())
 		}
+		if d := m.Gap().Until.Sub(m.Gap().From); d < 58*time.Second || d > 63*time.Second {
+			t.Errorf("it remembers an outage of %s, it was a minute", d)
+		}
 	})
 }
 

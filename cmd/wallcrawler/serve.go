@@ -156,7 +156,10 @@ func serveOptions(c *config) (options, error) {
 	if o.pool.MaxSessions < 1 || o.pool.MaxSessions > 1000 {
 		errs = append(errs, fmt.Errorf("MAX_SESSIONS_PER_CONTAINER is %d: it must be 1 to 1000", o.pool.MaxSessions))
 	}
-	o.policy = plan.Policy{StartDeadline: c.GetDuration("start_deadline"), ScaleDownHold: c.GetDuration("scale_down_hold")}
+	o.policy = plan.Policy{StartDeadline: c.GetDuration("start_deadline"), ScaleDownHold: c.GetDuration("scale_down_hold"), MaxLoad: float64(c.GetInt("max_load")) / 100}
+	if o.policy.MaxLoad <= 0 {
+		errs = append(errs, fmt.Errorf("MAX_CONTAINER_LOAD is %d: it must be above 0, in percent", c.GetInt("max_load")))
+	}
 	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")

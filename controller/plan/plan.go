@@ -46,6 +46,8 @@ type Snapshot struct {
 	// be missing, if it did.
 	StoreAge     time.Duration
 	StoreTrouble string
+	// StoreGap is when the store was last out of reach: nobody could report then.
+	StoreGap state.Gap
 	// Target is what the next launch would start and where (see state.Fleet); empty: unknown.
 	Target string
 	// DesiredAt is when what is wanted of the pool last changed: failures before it are not

@@ -104,6 +104,10 @@ func launch(id string, edit func(*state.Launch)) func(*plan.Snapshot) {
 	}
 }
 
+func gap(from, until time.Duration) func(*plan.Snapshot) {
+	return func(s *plan.Snapshot) { s.StoreGap = state.Gap{From: ago(from), Until: ago(until)} }
+}
+
 func stopped(t *state.Task) { t.LastStatus, t.DesiredStatus = "STOPPED", "STOPPED" }
 
 var pool = state.Pool{Min: 0, Max: 10, MaxSessions: 4}
@@ -181,6 +185,15 @@ func TestMake(t *testing.T) {
 			want: []string{"launch #1"}, hold: plan.HoldSession},
 		{name: "nothing is bound to a suspect container",
 			world: world(container("c1", func(c *state.Container) { c.SeenAt = ago(16 * time.Second) }), session("s1", state.Pending)),
+			want:  []string{"launch #1"}},
+		{name: "silence while the store was out of reach is nobody's fault",
+			world: world(container("c1", func(c *state.Container) { c.SeenAt = ago(70 * time.Second) }), session("s1", state.Pending), gap(62*time.Second, 2*time.Second)),
+			want:  []string{"bind s1 c1"}},
+		{name: "but who was silent before is suspect",
+			world: world(container("c1", func(c *state.Container) { c.SeenAt = ago(80 * time.Second) }), session("s1", state.Pending), gap(62*time.Second, 2*time.Second)),
+			want:  []string{"launch #1"}},
+		{name: "and so is who stays silent",
+			world: world(container("c1", func(c *state.Container) { c.SeenAt = ago(80 * time.Second) }), session("s1", state.Pending), gap(78*time.Second, 16*time.Second)),
 			want:  []string{"launch #1"}},
 		{name: "nothing is bound to a container above 90 % CPU",
 			world: world(container("c1", func(c *state.Container) { c.Health.CPU = 0.95 }), session("s1", state.Pending)),

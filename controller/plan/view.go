@@ -52,9 +52,17 @@ func (m *planner) suspect(c *state.Container) bool {
 	return m.past(c.SeenAt, m.SuspectAfter) || c.SeenAt.IsZero() && m.past(c.RegisteredAt, m.SuspectAfter)
 }
 
+// excused tells whether a container is silent because the store was out of reach: it was heard
+// until then, and has had no time to report since. Without that, an outage of the store would
+// be followed by the launch of a second fleet.
+func (m *planner) excused(c *state.Container) bool {
+	g := m.StoreGap
+	return !g.Until.IsZero() && !m.past(g.Until, m.SuspectAfter) && !c.SeenAt.IsZero() && g.From.Sub(c.SeenAt) <= m.SuspectAfter
+}
+
 // bindable tells whether sessions may be placed on a container.
 func (m *planner) bindable(c *state.Container) bool {
-	return c.Phase == state.ContainerReady && !m.suspect(c) &&
+	return c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) &&
 		c.Health.CPU <= m.MaxLoad && c.Health.Memory <= m.MaxLoad
 }
 

@@ -186,3 +186,39 @@ func (w *world) silent(ctx context.Context) int {
 	}
 	return silent
 }
+
+// describe is what a replica knows, for people.
+func (w *world) describe() string {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	var all []struct {
+		ID, Phase, Owner, SeenAt string
+		Used                     int
+	}
+	var planned struct {
+		Actions []struct{ Kind, Subject, Because string }
+		Holds   []struct{ What, ID, Why string }
+		Demand  json.RawMessage
+	}
+	api := w.anyAPI()
+	err := errors.Join(api.Do(ctx, http.MethodGet, "/v1/containers", nil, &all), api.Do(ctx, http.MethodGet, "/v1/plan", nil, &planned))
+	var text strings.Builder
+	if err != nil {
+		_, _ = fmt.Fprintln(&text, err)
+	}
+	for _, c := range all {
+		if c.Phase != "gone" {
+			_, _ = fmt.Fprintf(&text, "  container %s: %s, %d used, owner %s, seen %s\n", c.ID, c.Phase, c.Used, c.Owner, c.SeenAt)
+		}
+	}
+	for _, a := range planned.Actions {
+		_, _ = fmt.Fprintf(&text, "  would %s %s: %s\n", a.Kind, a.Subject, a.Because)
+	}
+	for i, h := range planned.Holds {
+		if i < 10 {
+			_, _ = fmt.Fprintf(&text, "  holds %s %s: %s\n", h.What, h.ID, h.Why)
+		}
+	}
+	_, _ = fmt.Fprintf(&text, "  demand %s\n", planned.Demand)
+	return text.String()
+}

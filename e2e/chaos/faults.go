@@ -40,8 +40,15 @@ type fault struct {
 	do     func(ctx context.Context, r *round) error
 }
 
-func once(setting) int        { return 1 }
-func several(s setting) int   { return s.times }
+func once(setting) int { return 1 }
+
+func several(s setting) int {
+	if s.clustered {
+		return halfOften(s)
+	}
+	return s.times
+}
+
 func halfOften(s setting) int { return (s.times + 1) / 2 }
 
 // Ceilings are generous, since the machine may be busy: what was measured is in the table.
@@ -76,6 +83,8 @@ func faults() []fault {
 		{name: "Redis frozen for 10 s", where: "single", times: once, do: pauseRedis(10 * time.Second)},
 		{name: "Redis out of reach for 10 s (blackhole)", where: "single", times: once, do: cutRedis(blackhole, 10*time.Second)},
 		{name: "Redis refuses for 5 s", where: "single", times: once, do: cutRedis(refusing, 5*time.Second)},
+		{name: "Redis loses everything (FLUSHALL)", times: halfOften, do: flush},
+		{name: "Redis killed, back empty", where: "single", times: halfOften, do: emptyRedis},
 		{name: "Redis master killed, its replica takes over", where: "cluster", times: halfOften, do: failover},
 		{name: "agent killed", times: once, starts: 1, do: killAgent},
 		{name: "agent frozen for 25 s", times: once, do: freezeAgent},
@@ -162,6 +171,7 @@ func (r *round) play(ctx context.Context, f fault, n int) error {
 }
 
 func (r *round) explain(err error) error {
+	err = fmt.Errorf("%w\n%s", err, r.describe())
 	if last := r.lastError(); last != nil {
 		return fmt.Errorf("%w (last complaint: %w)", err, last)
 	}
@@ -411,6 +421,33 @@ func restartRedis(ctx context.Context, r *round) error {
 	return r.recovered(ctx, time.Now())
 }
 
+// flush wipes Redis under everybody. The clients notice nothing, and nobody starts or ends a
+// task for it.
+func flush(ctx context.Context, r *round) error {
+	for _, n := range r.nodes {
+		// Replicas of a cluster refuse; they follow their masters.
+		if err := n.client.FlushAll(ctx).Err(); err != nil && r.link != nil {
+			return err
+		}
+	}
+	return r.recovered(ctx, time.Now())
+}
+
+func emptyRedis(ctx context.Context, r *round) error {
+	n := r.nodes[0]
+	if err := syscall.Kill(n.Pid(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-n.Done
+	if err := n.forget(); err != nil {
+		return err
+	}
+	if err := r.bootNode(ctx, n); err != nil {
+		return err
+	}
+	return r.recovered(ctx, time.Now())
+}
+
 func pauseRedis(d time.Duration) func(context.Context, *round) error {
 	return func(ctx context.Context, r *round) error {
 		pid := r.nodes[0].Pid()
@@ -504,7 +541,18 @@ func killAgent(ctx context.Context, r *round) error {
 		return nil
 	})
 	r.row.promise, r.row.took = "its clients are told after", append(r.row.took, time.Since(since))
-	return err
+	if err != nil {
+		return err
+	}
+	return r.until(ctx, quietWithin, "ECS says that it is over", func() error {
+		running, _, err := r.tasks(ctx)
+		for _, t := range running {
+			if t.launch() == id {
+				err = stage.ErrNotYet
+			}
+		}
+		return err
+	})
 }
 
 func freezeAgent(ctx context.Context, r *round) error {

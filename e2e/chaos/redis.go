@@ -24,6 +24,7 @@ type node struct {
 	*stage.Process
 	addr   string
 	bus    string
+	dir    string
 	args   []string
 	client *redis.Client
 }
@@ -41,7 +42,7 @@ func (w *world) startNode(ctx context.Context, args ...string) (*node, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	n := &node{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), bus: strconv.Itoa(bus)}
+	n := &node{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), bus: strconv.Itoa(bus), dir: dir}
 	n.args = append([]string{"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "",
 		"--appendonly", "yes", "--appendfsync", "everysec", "--notify-keyspace-events", "K$gxe"}, args...)
 	if len(args) > 0 {
@@ -56,6 +57,9 @@ func (w *world) startNode(ctx context.Context, args ...string) (*node, error) {
 	w.nodes = append(w.nodes, n)
 	return n, w.bootNode(ctx, n)
 }
+
+// forget removes the data of a server that does not run.
+func (n *node) forget() error { return os.RemoveAll(filepath.Join(n.dir, "appendonlydir")) }
 
 // bootNode starts a server that does not run, with the data that it had.
 func (w *world) bootNode(ctx context.Context, n *node) (err error) {

@@ -122,7 +122,7 @@ func build(ctx context.Context, g *stage.Stage, s setting) (w *world, err error)
 		"CONTAINER_PORT=" + strconv.Itoa(containerPort), "WARM_SLOTS=0",
 		"MIN_CONTAINERS=" + strconv.Itoa(minContainers), "MAX_CONTAINERS=" + strconv.Itoa(maxContainers),
 		"MAX_SESSIONS_PER_CONTAINER=" + strconv.Itoa(slots), "SCALE_DOWN_HOLD=3s", "START_DEADLINE=" + startDeadline.String(),
-		"FIRST_CONNECT_TIMEOUT=20s", "DISCONNECT_GRACE=5s", "LOST_GRACE=20s", "DRAIN_UNREADY=1s", "DRAIN_TIMEOUT=2s", "LOG_LEVEL=info",
+		"FIRST_CONNECT_TIMEOUT=20s", "DISCONNECT_GRACE=5s", "LOST_GRACE=20s", "DRAIN_UNREADY=1s", "MAX_CONTAINER_LOAD=200", "DRAIN_TIMEOUT=2s", "LOG_LEVEL=info",
 	}, endpoint...)
 	w.onClose(func() {
 		for _, r := range w.all() {
