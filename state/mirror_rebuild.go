@@ -63,7 +63,7 @@ func (m *Mirror) Doubt(kind Kind, id string) {
 		if !slices.Contains(m.doubted.containers, id) {
 			m.doubted.containers = append(m.doubted.containers, id)
 		}
-	case KindDocument, KindLaunch, KindFleet, KindPool, KindAll:
+	case KindDocument, KindLaunch, KindFleet, KindPool, KindLease, KindAll:
 	}
 	m.mu.Unlock()
 	m.Relist()
