@@ -26,7 +26,7 @@ config --agent" lists every setting.`,
 			if err != nil {
 				return err
 			}
-			secure, err := serverTLS(c.GetString("tls_cert"), c.GetString("tls_key"))
+			shown, err := readCertificate(c.GetString("tls_cert"), c.GetString("tls_key"))
 			if err != nil {
 				return err
 			}
@@ -35,7 +35,7 @@ config --agent" lists every setting.`,
 				MaxSessions: c.GetInt("max_sessions"), Version: versionText(), Host: c.GetString("listen_host"), Port: c.GetInt("port"),
 				MetadataURL: c.GetString("metadata"), Browser: c.GetString("browser"), BrowserArgs: strings.Fields(c.GetString("browser_args")),
 				NoSandbox: c.GetBool("no_sandbox"), Warm: c.GetInt("warm"), WorkDir: c.GetString("work_dir"),
-				DrainTimeout: c.GetDuration("drain_timeout"), ExitOnStdinEOF: c.GetBool("stdin_eof"), TLS: secure, Log: log,
+				DrainTimeout: c.GetDuration("drain_timeout"), ExitOnStdinEOF: c.GetBool("stdin_eof"), TLS: shown.config(log), Log: log,
 			})
 		},
 	}

@@ -61,8 +61,8 @@ type options struct {
 	capacity       capacity
 	clientsPerUser int
 	keep           tunnel.KeeperConfig
-	serverTLS      *tls.Config  // nil: there is no TLS
-	secureListener net.Listener // with serverTLS
+	certificate    *certificate // nil: there is no TLS
+	secureListener net.Listener // with certificate
 	containerTLS   *tls.Config  // nil: containers are spoken to in the clear
 
 	emfOut   io.Writer // where metrics for CloudWatch are printed; nil: nowhere

@@ -65,11 +65,11 @@ func TestRelaySettingsAreChecked(t *testing.T) {
 }
 
 func TestTLSSettingsAreChecked(t *testing.T) {
-	if cfg, err := serverTLS("", ""); cfg != nil || err != nil {
+	if cfg, err := readCertificate("", ""); cfg != nil || err != nil {
 		t.Errorf("without files: %v, %v", cfg, err)
 	}
 	for _, files := range [][2]string{{"cert.pem", ""}, {"", "key.pem"}, {"missing.pem", "missing.pem"}} {
-		if _, err := serverTLS(files[0], files[1]); err == nil {
+		if _, err := readCertificate(files[0], files[1]); err == nil {
 			t.Errorf("%q was accepted", files)
 		}
 	}

@@ -56,13 +56,13 @@ func serve(ctx context.Context, c *config) error {
 	if o.listener, err = listen(ctx, address, o.keep); err != nil {
 		return err
 	}
-	if o.serverTLS != nil {
+	if o.certificate != nil {
 		l, err := listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString("tls_port")), o.keep)
 		if err != nil {
 			_ = o.listener.Close()
 			return err
 		}
-		o.secureListener = tls.NewListener(l, o.serverTLS)
+		o.secureListener = tls.NewListener(l, o.certificate.config(o.log))
 		defer l.Close()
 	}
 	if c.GetBool("emf") {
@@ -169,7 +169,7 @@ func serveOptions(c *config) (options, error) {
 	if err := o.relayLimits(c); err != nil {
 		errs = append(errs, err)
 	}
-	if o.serverTLS, err = serverTLS(c.GetString("tls_cert"), c.GetString("tls_key")); err != nil {
+	if o.certificate, err = readCertificate(c.GetString("tls_cert"), c.GetString("tls_key")); err != nil {
 		errs = append(errs, err)
 	}
 	if o.containerTLS, err = containerTLS(c.GetString("container_tls_name"), c.GetString("container_tls_ca")); err != nil {

@@ -8,22 +8,6 @@ import (
 	"os"
 )
 
-// serverTLS reads a certificate and its key. Without files there is no TLS: nil.
-func serverTLS(certFile, keyFile string) (*tls.Config, error) {
-	if certFile == "" && keyFile == "" {
-		return nil, nil //nolint:nilnil // said above
-	}
-	if certFile == "" || keyFile == "" {
-		return nil, errors.New("a TLS certificate and its key belong together: one of TLS_CERT_FILE and TLS_KEY_FILE (an agent's begin with AGENT_) is not set")
-	}
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the TLS certificate: %w", err)
-	}
-	// Only HTTP/1.1 has the upgrade that clients use.
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}}, nil
-}
-
 // containerTLS is how containers are spoken to: nil: in the clear.
 func containerTLS(name, caFile string) (*tls.Config, error) {
 	if name == "" {
