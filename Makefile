@@ -5,13 +5,16 @@ VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || ech
 LINT          := bin/tools/golangci-lint-$(GOLANGCI_LINT)
 FUZZTIME      ?= 20s
 IMAGE         ?= wallcrawler:$(VERSION)
+BROWSER_IMAGE ?= wallcrawler-browser:$(VERSION)
+IMAGE_ARGS     = --build-arg VERSION=$(VERSION) --provenance=false $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--output type=registry$(,)rewrite-timestamp=true,--load)
+,             := ,
 # What `make test` tests: make test PKG=./proxy/...
 PKG           ?= ./...
 # Tests in modules of their own, whose dependencies are none of ours.
 ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart golden
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart sbom release mixed golden
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,5 +89,15 @@ golden: setup ## remake the templates that deploy/cdk keeps
 chart: ## render charts/wallcrawler (ARGS="-f values.yaml"), with the Helm that charts/test pins
 	@go -C charts/test tool helm template wallcrawler ../wallcrawler --kube-version 1.34.0 $(or $(ARGS),-f values/trial.yaml)
 
-docker: ## build the service's image
-	@docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+docker: ## build the images of the service and of containers (PLATFORMS=linux/amd64,linux/arm64 PUSH=1)
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) docker buildx build $(IMAGE_ARGS) -t $(IMAGE) .
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) docker buildx build $(IMAGE_ARGS) -f Dockerfile.browser -t $(BROWSER_IMAGE) .
+
+sbom: build ## list all modules in bin/wallcrawler with their sums, as CycloneDX (bin/sbom.json)
+	@go run .ci/sbom.go bin/wallcrawler > bin/sbom.json
+
+release: ## build archives of all platforms and their sums in dist/, and prove that they can be built again
+	@.ci/release $(VERSION)
+
+mixed: setup ## run an earlier commit and this one on one Redis, with live sessions (FROM=tag or commit)
+	@WALLCRAWLER_MIXED_FROM=$(FROM) go run .ci/count.go -timeout 15m -run '^TestMixedVersions$$' ./e2e

@@ -35,10 +35,16 @@ type program struct {
 // start starts a process in a group of its own.
 func start(t *testing.T, p program) *process {
 	t.Helper()
+	return startIn(t, p, &syscall.SysProcAttr{Setpgid: true})
+}
+
+// startIn starts a process, which must get a group of its own.
+func startIn(t *testing.T, p program, attributes *syscall.SysProcAttr) *process {
+	t.Helper()
 	running := &process{name: p.name, cmd: exec.Command(p.path, p.args...), stdout: &buffer{}, stderr: &buffer{}, done: make(chan struct{})}
 	running.cmd.Env, running.cmd.Dir = p.env, p.dir
 	running.cmd.Stdout, running.cmd.Stderr = running.stdout, running.stderr
-	running.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	running.cmd.SysProcAttr = attributes
 	// What a killed child has left holds the pipes; that must not hang the test.
 	running.cmd.WaitDelay = 10 * time.Second
 	if err := running.cmd.Start(); err != nil {
