@@ -53,6 +53,7 @@ func table() []row {
 		{state.ErrFull, answer{http.StatusServiceUnavailable, "no_capacity", "there is no room now", "try again shortly, or release sessions", retryYes, 5 * time.Second}},
 		{state.ErrDraining, answer{http.StatusServiceUnavailable, "draining", "this replica takes no new work", "send the request again; another replica takes it", retryYes, time.Second}},
 		{state.ErrUnavailable, answer{http.StatusServiceUnavailable, "unavailable", "the store cannot be reached", "try again shortly; sessions that are connected go on", retryYes, 2 * time.Second}},
+		{state.ErrThrottled, answer{http.StatusServiceUnavailable, "unavailable", "AWS asks for fewer calls", "try again shortly", retryYes, 2 * time.Second}},
 		{state.ErrRolledBack, answer{http.StatusServiceUnavailable, "unavailable", "the store is being rebuilt", "try again shortly; sessions that are connected go on", retryYes, 5 * time.Second}},
 		{state.ErrFenced, answer{http.StatusServiceUnavailable, "unavailable", "another replica has taken over", "try again shortly; sessions that are connected go on", retryYes, time.Second}},
 		{state.ErrOtherDeployment, answer{http.StatusServiceUnavailable, "other_deployment", "the store belongs to another deployment", "give this service a store of its own, or its deployment's name", retryNo, 0}},

@@ -19,7 +19,7 @@ import (
 func TestEverySentinelHasAnAnswer(t *testing.T) {
 	known := map[string]error{
 		"ErrNotFound": state.ErrNotFound, "ErrExists": state.ErrExists, "ErrConflict": state.ErrConflict, "ErrFull": state.ErrFull,
-		"ErrFenced": state.ErrFenced, "ErrRolledBack": state.ErrRolledBack, "ErrEnded": state.ErrEnded, "ErrNotReady": state.ErrNotReady,
+		"ErrThrottled": state.ErrThrottled, "ErrFenced": state.ErrFenced, "ErrRolledBack": state.ErrRolledBack, "ErrEnded": state.ErrEnded, "ErrNotReady": state.ErrNotReady,
 		"ErrUnavailable": state.ErrUnavailable, "ErrDraining": state.ErrDraining, "ErrUnauthorized": state.ErrUnauthorized,
 		"ErrForbidden": state.ErrForbidden, "ErrInvalid": state.ErrInvalid, "ErrOtherDeployment": state.ErrOtherDeployment,
 	}

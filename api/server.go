@@ -38,6 +38,8 @@ type Store interface {
 	Launch(ctx context.Context, id string) (*state.Launch, error)
 	Container(ctx context.Context, id string) (*state.Container, error)
 	Ping(ctx context.Context) error
+	Tail(ctx context.Context, n int) ([]state.Event, error)
+	EventsAfter(ctx context.Context, id string, n int) ([]state.Event, error)
 }
 
 // Mirror is what the API needs of the replica's copy of the control records.
@@ -273,6 +275,7 @@ func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
 	e.DELETE("/v1/sessions/:id", s.deleteSession, s.authenticated)
 	e.GET("/v1/containers", s.listContainers, s.authenticated)
 	e.GET("/v1/tasks", s.show("tasks", s.tasks), s.authenticated)
+	e.GET("/v1/events", s.listEvents, s.authenticated)
 	e.GET("/v1/plan", s.show("the plan", s.plan), s.authenticated)
 	for _, r := range notImplemented() {
 		e.Add(r[0], r[1], s.refuseRoute, s.authenticated)

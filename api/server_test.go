@@ -224,6 +224,38 @@ func TestOperatorViews(t *testing.T) {
 	if got := h.alice("GET", "/v1/plan", ""); !strings.Contains(string(got.body), "actions") {
 		t.Errorf("plan: %s", got.body)
 	}
+	for _, e := range []state.Event{
+		{Kind: state.KindContainer, Object: "cnt_1", Reason: state.EventDraining, Message: "first"},
+		{Kind: state.KindSession, Object: "ses_1", Reason: state.EventEnded, Message: "second"},
+		{Kind: state.KindContainer, Object: "cnt_1", Reason: state.EventGone, Message: "third"},
+	} {
+		if err := h.store.Note(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(query string) (said []string, after string) {
+		var events []struct{ ID, Message, Object, Reason, At string }
+		h.alice("GET", "/v1/events"+query, "").get(t, &events)
+		for _, e := range events {
+			said, after = append(said, e.Message), e.ID
+		}
+		return said, after
+	}
+	two, _ := says("?limit=2")
+	ofOne, last := says("?object=cnt_1")
+	first, _ := says("?object=cnt_1&limit=1")
+	none, _ := says("?after=" + last)
+	all, _ := says("?after=0")
+	rest, _ := says("?after=0&limit=1")
+	got := fmt.Sprint(two, ofOne, first, none, all, rest)
+	if want := "[second third] [first third] [third] [] [first second third] [first]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+	wantError(t, h.alice("GET", "/v1/events?limit=many", ""), 400, "invalid_request")
+	wantError(t, h.alice("GET", "/v1/events?after=%2B", ""), 400, "invalid_request")
+	if got := h.call("GET", "/v1/events", ""); got.status != 401 {
+		t.Errorf("without a key: %d", got.status)
+	}
 	bare := newHouse(t, func(c *api.Config) {
 		c.Tasks = nil
 		c.Plan = func(context.Context) (any, error) { return nil, state.ErrUnavailable }

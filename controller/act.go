@@ -85,6 +85,9 @@ func (c *Controller) settle(o outcome) {
 		c.calls.succeeded(key(o.action))
 		c.metrics.actions.WithLabelValues(kind, "done").Inc()
 		log.Info("action done", "because", o.action.Because())
+		if e, tell := told(o.action); tell {
+			c.pool.note(e)
+		}
 		c.after(o.action)
 	case errors.Is(o.err, context.Canceled), errors.Is(o.err, errNotLeading):
 		c.calls.forgotten(key(o.action)) // the lead may have come back before anybody noticed
@@ -141,7 +144,7 @@ func (c *Controller) write(ctx context.Context, a plan.Action) error {
 	switch a := a.(type) {
 	case plan.MarkWhole:
 		if err = store.MarkWhole(ctx, by, a.Filling); err == nil {
-			mirror.Relist()
+			mirror.ApplyWhole(a.Filling)
 		}
 	case plan.Admit:
 		return c.admit(ctx, by, a)

@@ -6,6 +6,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -259,6 +260,8 @@ func (c *Controller) begin() {
 	c.pool = &pool{}
 	c.calls = newCalls(c)
 	c.hinted() // what another reign left
+	c.pool.note(state.Event{Kind: state.KindPool, Reason: state.EventLeading,
+		Message: fmt.Sprintf("replica %s leads, epoch %d", c.cfg.Replica, c.lead.epochNow())})
 	c.metrics.leader.Set(1)
 	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
 }
@@ -295,6 +298,8 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
 	busy := c.now().Sub(planning)
+	c.tellEnds(c.metrics.countEnds(snapshot.Sessions))
+	c.tellHolds(p.Holds)
 	c.act(ctx, p)
 	c.keepHouse(ctx, snapshot, policy.Pool)
 	c.metrics.rounds.WithLabelValues("done").Inc()

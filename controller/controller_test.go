@@ -25,6 +25,7 @@ type fleet struct {
 	calls   map[string]int        // RunTask calls by launch
 	runErr  func(launch string, call int) error
 	onStart func(launch string)
+	listErr func() error // nil: none
 }
 
 func newFleet() *fleet { return &fleet{tasks: map[string]state.Task{}, calls: map[string]int{}} }
@@ -72,6 +73,11 @@ func (f *fleet) Stop(_ context.Context, arn, _ string) error {
 func (f *fleet) List(context.Context, ...string) ([]state.Task, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.listErr != nil {
+		if err := f.listErr(); err != nil {
+			return nil, err
+		}
+	}
 	var all []state.Task
 	for _, t := range f.tasks {
 		all = append(all, t)

@@ -84,7 +84,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{"done", "unobserved"} {
 		m.rounds.WithLabelValues(result)
 	}
-	for _, reason := range []state.EventReason{state.EventRefused, state.EventObeyed, state.EventIgnored, state.EventQuarantined} {
+	for _, reason := range state.EventReasons() {
 		m.events.WithLabelValues(string(reason))
 	}
 	for _, reason := range state.Reasons() {
@@ -141,7 +141,6 @@ func (m *metrics) planned(s plan.Snapshot, p plan.Plan) {
 	for _, cause := range state.Causes() {
 		m.launchFailed.WithLabelValues(string(cause)).Set(float64(failed[cause]))
 	}
-	m.countEnds(s.Sessions)
 }
 
 func oneIf(yes bool) float64 {
@@ -167,7 +166,8 @@ func taskState(t *state.Task) string {
 
 // countEnds counts each end once. What had ended when this replica first looked was counted
 // by another.
-func (m *metrics) countEnds(sessions []*state.Session) {
+// countEnds counts the sessions that have ended since the last plan, and gives them.
+func (m *metrics) countEnds(sessions []*state.Session) (ended []*state.Session) {
 	present := map[string]bool{}
 	for _, s := range sessions {
 		if s.Phase != state.Ended {
@@ -176,7 +176,9 @@ func (m *metrics) countEnds(sessions []*state.Session) {
 		present[s.ID] = true
 		if !m.endsSeen[s.ID] && m.primed {
 			m.ends.WithLabelValues(string(s.Reason)).Inc()
+			ended = append(ended, s)
 		}
 	}
 	m.endsSeen, m.primed = present, true
+	return ended
 }

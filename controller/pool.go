@@ -21,6 +21,8 @@ const (
 	showAnyway = 30 * time.Second
 	// maxEvents bounds what waits to be noted while the store is silent.
 	maxEvents = 1000
+	// eventsAtOnce bounds what one round notes: the loop waits for it.
+	eventsAtOnce = 50
 	// eventsRead is how many events of its predecessors a leader looks at, so as not to tell
 	// what they have told.
 	eventsRead = 500
@@ -41,6 +43,7 @@ type pool struct {
 	unsaved  state.PoolUpdate // to be noted for the next leader
 	listedAt time.Time        // as noted
 
+	holds   holds
 	shown   state.PoolState
 	shownAt time.Time // monotonic
 
@@ -68,7 +71,7 @@ func (c *Controller) seed(ctx context.Context, w *world, p *pool) error {
 	}
 	p.told = make(map[state.Event]bool, len(told))
 	for _, e := range told {
-		e.At = time.Time{}
+		e.ID, e.At = "", time.Time{}
 		p.told[e] = true
 	}
 	w.documentsAt, w.listedAt, p.listedAt = notes.ListedAt, notes.ListedAt, notes.ListedAt
@@ -161,7 +164,7 @@ func (c *Controller) policy(p *pool) plan.Policy {
 // note has an event noted, unless a leader before has told of the same: whoever begins to
 // lead finds again what his predecessor has found.
 func (p *pool) note(e state.Event) {
-	if e = e.Clipped(); e.Reason != state.EventObeyed && p.told[e] {
+	if e = e.Clipped(); e.Reason.State() && p.told[e] {
 		delete(p.told, e)
 		return
 	}
@@ -173,10 +176,14 @@ func (p *pool) note(e state.Event) {
 // keepHouse does what follows a round and that nothing waits for: it leaves notes for the next
 // leader, shows the pool to others, notes events, removes what dead containers left behind.
 func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.Pool) {
-	if s.StoreTrouble != "" {
-		return // what it holds is not ours to add to before it is rebuilt
-	}
 	p := c.pool
+	if s.StoreTrouble != "" {
+		// What it holds is not ours to add to before it is rebuilt, but for telling of that.
+		if err := c.noteEvents(ctx); err != nil && ctx.Err() == nil {
+			c.log.Debug("events not noted", "error", err)
+		}
+		return
+	}
 	if at := c.world.listedAt; at.After(p.listedAt) {
 		// Only now: what that listing showed has been acted on.
 		p.unsaved.ListedAt = at
@@ -298,12 +305,15 @@ func (c *Controller) noteEvents(ctx context.Context) error {
 	for _, e := range c.world.takeEvents() {
 		p.note(e)
 	}
-	for len(p.events) > 0 {
+	for range min(len(p.events), eventsAtOnce) {
 		if err := c.cfg.Store.Note(ctx, p.events[0]); err != nil {
 			return err
 		}
 		c.metrics.events.WithLabelValues(string(p.events[0].Reason)).Inc()
 		p.events = p.events[1:]
+	}
+	if len(p.events) > 0 {
+		c.rouse()
 	}
 	return nil
 }

@@ -180,6 +180,17 @@ func TestDevIsTheWholeSystemOnOneMachine(t *testing.T) {
 		if plan := d.run(t, "plan"); !strings.Contains(plan, "slots: ") {
 			t.Errorf("plan printed\n%s", plan)
 		}
+		eventually(t, 10*time.Second, "events tell of the launch", func() error {
+			if events := d.run(t, "events"); !strings.Contains(events, "registered") || !strings.Contains(events, containers[0].ID) {
+				return errors.New(events)
+			}
+			return nil
+		})
+		var event struct{ ID, Object, Reason, Message string }
+		if line, _, _ := strings.Cut(d.run(t, "events", "--json", "--object", containers[0].ID), "\n"); json.Unmarshal([]byte(line), &event) != nil ||
+			event.Object != containers[0].ID || event.ID == "" || event.Message == "" {
+			t.Errorf("events --json --object printed %s", line)
+		}
 		if config := d.run(t, "config"); !strings.Contains(config, "REDIS_ENDPOINT") {
 			t.Errorf("config printed\n%s", config)
 		}

@@ -8,9 +8,10 @@ import (
 // EventsKept is about how many events a store keeps; older ones are dropped.
 const EventsKept = 10000
 
-// Event is something that happened which a person may want to know of: something was
-// refused, ignored or set aside. It carries no secret and no part of a session's payload.
+// Event is something that happened which a person may want to know of: a decision, or that
+// something was refused, ignored or held back. It carries no secret and no part of a session's payload.
 type Event struct {
+	ID      string      // in the order of events; set by the store
 	At      time.Time   // the store's clock; set by Note
 	Kind    Kind        // of the object
 	Object  string      // its id; empty for the one pool
@@ -27,7 +28,30 @@ const (
 	EventObeyed      EventReason = "obeyed"      // an operator's wish is in force
 	EventIgnored     EventReason = "ignored"     // an edit came too late to matter
 	EventQuarantined EventReason = "quarantined" // a record makes no sense and is left alone
+
+	EventLeading      EventReason = "leading"       // a replica has begun to lead
+	EventHeld         EventReason = "held"          // something that would be done is held back
+	EventResumed      EventReason = "resumed"       // it is held back no more
+	EventWhole        EventReason = "whole"         // the store lacks nothing any more
+	EventLaunched     EventReason = "launched"      // a container is to be started
+	EventRegistered   EventReason = "registered"    // it has come
+	EventLaunchFailed EventReason = "launch_failed" // it has not
+	EventDraining     EventReason = "draining"      // a container gets no new sessions
+	EventUndrained    EventReason = "undrained"     // it gets some again
+	EventStopping     EventReason = "stopping"      // a container is empty and will be stopped
+	EventStopped      EventReason = "stopped"       // a task was told to stop
+	EventGone         EventReason = "gone"          // a container is no more
+	EventUnbound      EventReason = "unbound"       // a session was taken back from its container
+	EventEnded        EventReason = "ended"         // a session ended, and not by its requester's wish
+	EventRestored     EventReason = "restored"      // a lost document was written again
 )
+
+// EventReasons lists every reason.
+func EventReasons() []EventReason {
+	return []EventReason{EventRefused, EventObeyed, EventIgnored, EventQuarantined, EventLeading, EventHeld, EventResumed,
+		EventWhole, EventLaunched, EventRegistered, EventLaunchFailed, EventDraining, EventUndrained, EventStopping,
+		EventStopped, EventGone, EventUnbound, EventEnded, EventRestored}
+}
 
 // maxEventText bounds what one event may say.
 const maxEventText = 500
@@ -51,4 +75,18 @@ type Events interface {
 	Note(ctx context.Context, e Event) error
 	// Tail gives the latest n events, the oldest of them first.
 	Tail(ctx context.Context, n int) ([]Event, error)
+	// EventsAfter gives the first n events after the one of that id, the oldest of them first.
+	// ErrInvalid if it is no event's.
+	EventsAfter(ctx context.Context, id string, n int) ([]Event, error)
+}
+
+// State tells whether an event of this reason tells of something that lasts, which the next
+// leader finds again, and not of something that was done.
+func (r EventReason) State() bool {
+	switch r {
+	case EventRefused, EventIgnored, EventQuarantined, EventHeld:
+		return true
+	default:
+		return false
+	}
 }

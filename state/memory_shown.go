@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type memoryShown struct {
 	noted        map[string]map[string]struct{} // container:{id}:sessions
 	poolNotes    PoolNotes
 	events       []Event
+	lastEvent    int  // number of the latest event
 	desiredAlien bool // pool:desired is not a string
 }
 
@@ -228,7 +231,8 @@ func (m *Memory) V1Forget(ctx context.Context, container string) error {
 func (m *Memory) Note(ctx context.Context, e Event) error {
 	err := m.read(ctx, func(now time.Time) error {
 		e = e.Clipped()
-		e.At = now
+		m.shown.lastEvent++
+		e.ID, e.At = fmt.Sprintf("%d-0", m.shown.lastEvent), now
 		if len(m.shown.events) >= EventsKept {
 			m.shown.events = slices.Delete(m.shown.events, 0, len(m.shown.events)-EventsKept+1)
 		}
@@ -252,4 +256,21 @@ func (m *Memory) Tail(ctx context.Context, n int) ([]Event, error) {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}
 	return tail, nil
+}
+
+// EventsAfter gives the first n events after one.
+func (m *Memory) EventsAfter(ctx context.Context, id string, n int) ([]Event, error) {
+	number, _, _ := strings.Cut(id, "-")
+	after, err := strconv.Atoi(number)
+	if err != nil {
+		return nil, fmt.Errorf("reading events after %q: %w: it is no event's", clipText(id), ErrInvalid)
+	}
+	var next []Event
+	err = m.read(ctx, func(time.Time) error {
+		first := m.shown.lastEvent - len(m.shown.events) + 1
+		from := min(max(0, after+1-first), len(m.shown.events))
+		next = slices.Clone(m.shown.events[from:min(len(m.shown.events), from+max(0, n))])
+		return nil
+	})
+	return next, err
 }

@@ -128,6 +128,15 @@ func (m *Mirror) Trouble() string {
 	return ""
 }
 
+// ApplyWhole takes in that this replica has marked a filling of the store whole.
+func (m *Mirror) ApplyWhole(f Filling) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.filling.Incarnation == f.Incarnation && m.filling.LostAt.Equal(f.LostAt) {
+		m.filling.LostAt, m.filling.Whole = time.Time{}, true
+	}
+}
+
 // Filling tells how the store came by what it holds, as last read.
 func (m *Mirror) Filling() Filling {
 	m.mu.Lock()

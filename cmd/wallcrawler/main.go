@@ -60,6 +60,6 @@ Begin with "wallcrawler dev": the whole system on this machine.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newDev(), newServe(), newAgent(), newSession(), newContainer(), newTask(),
-		newPlan(), newConfig(), newToken(), newHealth(), newVersion())
+		newPlan(), newEvents(), newConfig(), newToken(), newHealth(), newVersion())
 	return root
 }

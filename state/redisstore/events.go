@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,16 +35,39 @@ func (s *Store) Tail(ctx context.Context, n int) ([]state.Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", answer(err))
 	}
+	events := eventsOf(entries)
+	slices.Reverse(events)
+	return events, nil
+}
+
+// eventID is what a stream's id looks like.
+var eventID = regexp.MustCompile(`^[0-9]{1,20}(-[0-9]{1,20})?$`)
+
+// EventsAfter gives the first n events after one.
+func (s *Store) EventsAfter(ctx context.Context, id string, n int) ([]state.Event, error) {
+	if !eventID.MatchString(id) {
+		return nil, fmt.Errorf("reading events: %w: %.40q is no event's id", state.ErrInvalid, id)
+	}
+	if n <= 0 {
+		return nil, nil
+	}
+	entries, err := s.client.XRangeN(ctx, s.keys.events, "("+id, "+", int64(n)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading events: %w", answer(err))
+	}
+	return eventsOf(entries), nil
+}
+
+func eventsOf(entries []redis.XMessage) []state.Event {
 	events := make([]state.Event, len(entries))
 	for i, entry := range entries {
 		// A stream draws its ids from the server's clock.
 		ms, _, _ := strings.Cut(entry.ID, "-")
 		text := func(field string) string { return str(entry.Values[field]) }
 		events[i] = state.Event{
-			At: time.UnixMilli(number(ms)).UTC(), Kind: state.Kind(text("kind")), Object: text("object"),
+			ID: entry.ID, At: time.UnixMilli(number(ms)).UTC(), Kind: state.Kind(text("kind")), Object: text("object"),
 			Reason: state.EventReason(text("reason")), Message: text("message"),
 		}
 	}
-	slices.Reverse(events)
-	return events, nil
+	return events
 }

@@ -201,7 +201,17 @@ func testEvents(t *testing.T, w *world) {
 	if n := len(got[2].Message); n > 1000 {
 		t.Fatalf("an event keeps %d bytes", n)
 	}
-	if n := len(tail(100)); n != 6 || len(tail(0)) != 0 || len(tail(-1)) != 0 {
+	all := tail(100)
+	for i, e := range all {
+		next, err := w.store.EventsAfter(w.ctx, e.ID, 2)
+		w.ok(err)
+		if want := all[i+1:]; len(next) != min(2, len(want)) || len(next) > 0 && next[0] != want[0] {
+			t.Fatalf("after %+v: %+v", e, next)
+		}
+	}
+	_, err := w.store.EventsAfter(w.ctx, "x", 1)
+	w.is(err, state.ErrInvalid)
+	if n := len(all); n != 6 || len(tail(0)) != 0 || len(tail(-1)) != 0 {
 		t.Fatalf("%d events", n)
 	}
 }
