@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -206,10 +207,15 @@ func checkAnswer(resp *http.Response, key string) string {
 		return "the answer turns on an extension that was not asked for"
 	case resp.Header["Sec-Websocket-Protocol"] != nil:
 		return "the answer picks a protocol that was not asked for"
-	case resp.ContentLength > 0 || len(resp.TransferEncoding) != 0:
+	case announcesBody(resp.Header) || len(resp.TransferEncoding) != 0:
 		return "the answer has a body"
 	}
 	return ""
+}
+
+// announcesBody tells whether a length is given. For net/http a 101 never has one.
+func announcesBody(h http.Header) bool {
+	return slices.ContainsFunc(h["Content-Length"], func(value string) bool { return value != "0" })
 }
 
 // Accept takes the connection over from the server and answers r, which CheckUpgrade has

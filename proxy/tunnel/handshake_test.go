@@ -117,6 +117,7 @@ func TestDialRefusesEveryOtherAnswer(t *testing.T) {
 		"extension":             {func(k string) string { return good(k) + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" }, 101},
 		"protocol":              {func(k string) string { return good(k) + "Sec-WebSocket-Protocol: x\r\n\r\n" }, 101},
 		"chunked":               {func(k string) string { return good(k) + "Transfer-Encoding: chunked\r\n\r\n" }, 101},
+		"a length":              {func(k string) string { return good(k) + "Content-Length: 5\r\n\r\n" }, 101},
 		"HTTP/1.0":              {func(k string) string { return strings.Replace(good(k), "1.1", "1.0", 1) + "\r\n" }, 101},
 		"huge head":             {func(k string) string { return good(k) + "X: " + strings.Repeat("x", 20<<10) + "\r\n\r\n" }, 0},
 		"no HTTP":               {func(string) string { return "SSH-2.0-x\r\n\r\n" }, 0},
