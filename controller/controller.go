@@ -45,6 +45,10 @@ type Config struct {
 	Policy  plan.Policy
 	NewID   func() string // ids of launches, which become ids of containers; called concurrently
 
+	// Refuses tells whether nothing listens at the address of a container any more: its machine
+	// has said so. Nil: containers that are no tasks of ECS stay known while their record lives.
+	Refuses func(ctx context.Context, addr string) bool
+
 	// ExposeTaskARN writes the ARN and the address of its task into each ready session's
 	// document. Whoever reads them there may stop the task, with all that it serves.
 	ExposeTaskARN bool

@@ -54,6 +54,10 @@ type world struct {
 	nextPoll     time.Time
 	polling      bool
 
+	refusedSince map[string]time.Time // by container; the store's clock
+	nextProbe    time.Time
+	probing      bool
+
 	emptySince map[string]time.Time
 
 	notable
@@ -66,6 +70,7 @@ type listing struct {
 
 	documents []state.Document // with wholeDocuments: all of them
 	tasks     []state.Task
+	refused   map[string]bool // by container; with silentContainers
 	whole     wholeness
 }
 
@@ -76,6 +81,7 @@ const (
 	allDocuments wholeness = iota
 	allTasks
 	someTasks
+	silentContainers
 )
 
 func newWorld(cfg Config) *world {
@@ -198,6 +204,7 @@ func (w *world) startListings(ctx context.Context, now time.Time) {
 		known := w.namedTasks()
 		w.cfg.machine.beside(&w.running, func() { w.listTasks(ctx, known) })
 	}
+	w.startProbes(ctx, now)
 	if w.polling || now.Before(w.nextPoll) {
 		return
 	}
@@ -295,7 +302,7 @@ func (w *world) jittered(d time.Duration) time.Duration {
 func (w *world) merge(l listing) {
 	now := w.cfg.machine.now()
 	if l.err != nil {
-		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks"}[l.whole], "error", l.err)
+		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks", "containers"}[l.whole], "error", l.err)
 	}
 	switch l.whole {
 	case allDocuments:
@@ -326,6 +333,8 @@ func (w *world) merge(l listing) {
 		for _, t := range l.tasks {
 			w.tasks[t.ARN] = t
 		}
+	case silentContainers:
+		w.mergeProbes(l)
 	}
 }
 
@@ -430,6 +439,7 @@ func (w *world) snapshot() plan.Snapshot {
 		TasksAt:      w.tasksAt,
 		AbsentSince:  w.absentSince,
 		EmptySince:   w.emptySince,
+		RefusedSince: w.refusedSince,
 		StoreAge:     m.Age(),
 		StoreTrouble: m.Trouble(),
 		StoreGap:     m.Gap(),

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -70,4 +71,16 @@ func mayDial(addr netip.Addr, allowed []netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// Refuses returns a look at whether nothing listens at an address: the machine there has
+// refused a connection. Silence, or anything else that goes wrong, is no refusal.
+func Refuses(dial tunnel.DialFunc) func(ctx context.Context, addr string) bool {
+	return func(ctx context.Context, addr string) bool {
+		conn, err := dial(ctx, "tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
 }

@@ -160,12 +160,13 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s := &service{o: o, log: o.log, store: store, tokens: known.tokens, keepers: known.keepers}
 	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
 	o.policy.Pool = o.pool
+	dial := proxy.NewDialer(o.containerCIDRs)
 	s.controller = controller.New(controller.Config{
+		Refuses: proxy.Refuses(dial),
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
 		NewID:  func() string { return "cnt_" + rand.Text() },
 		Relist: o.relist, TasksInterval: o.tasksEvery, ExposeTaskARN: o.exposeTaskARN, Log: o.log, Registerer: registry,
 	})
-	dial := proxy.NewDialer(o.containerCIDRs)
 	if o.containerTLS != nil {
 		dial = proxy.NewTLSDialer(dial, o.containerTLS)
 	}

@@ -42,6 +42,10 @@ type Snapshot struct {
 	// EmptySince says, by container id, since when this leader has seen it without sessions.
 	EmptySince map[string]time.Time
 
+	// RefusedSince says, by container id, since when the address of a silent container that is no
+	// task of ECS has refused connections.
+	RefusedSince map[string]time.Time
+
 	// StoreAge is how old the view of the store is; StoreTrouble how it lost data that may still
 	// be missing, if it did.
 	StoreAge     time.Duration

@@ -66,8 +66,20 @@ func (m *planner) bindable(c *state.Container) bool {
 		c.Health.CPU <= m.MaxLoad && c.Health.Memory <= m.MaxLoad
 }
 
-// lost tells whether a container's task is over by ECS's word, and how.
+// Unlaunched tells whether a container is no task of ECS, so that nobody tells of its end.
+func Unlaunched(c *state.Container) bool {
+	return c.Launch == "" && c.TaskARN == "" && c.Phase != state.Gone
+}
+
+// lost tells whether a container is over, by ECS's word or its machine's, and how.
 func (m *planner) lost(c *state.Container) (why string, lost bool) {
+	if Unlaunched(c) {
+		// One witness is the replica that has its link, or had; the other its own machine.
+		since, refuses := m.RefusedSince[c.ID]
+		if refuses && m.past(since, m.AbsentAfter) && m.past(c.SeenAt, m.AbsentAfter) && m.destroy {
+			return fmt.Sprintf("it is no task of ECS, and nothing has listened at its address for %s", m.Now.Sub(since).Round(time.Second)), true
+		}
+	}
 	if c.TaskARN == "" {
 		return "", false
 	}
