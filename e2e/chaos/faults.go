@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"regexp"
 	"syscall"
 	"time"
@@ -37,6 +38,9 @@ type fault struct {
 	where  string // "single", "cluster"; empty: both
 	times  func(setting) int
 	starts int // tasks that each time starts, all told
+	// demand says that visitors leave sessions behind that they could not release meanwhile: a
+	// container may be started for those, besides.
+	demand bool
 	do     func(ctx context.Context, r *round) error
 }
 
@@ -75,17 +79,18 @@ func faults() []fault {
 			r.cloud.Fail("RunTask", 1, ecslocal.Fault{After: func() { r.after(rand.N(5*time.Millisecond), leader) }})
 		})},
 		{name: "RunTask answers in vain, ECS shows tasks late, throttles", times: once, starts: 3, do: badDay},
+		{name: "ECS has no room for 45 s", where: "single", times: once, starts: 1, do: drought},
 		{name: "leader frozen beyond its lease, in RunTask", times: halfOften, starts: 1, do: freeze},
 		{name: "leader ends (SIGTERM)", times: several, do: retire},
 		{name: "other replica killed", times: halfOften, do: killOther},
-		{name: "Redis killed, back with its data", where: "single", times: halfOften, do: restartRedis},
-		{name: "Redis frozen for 4 s", where: "single", times: once, do: pauseRedis(4 * time.Second)},
-		{name: "Redis frozen for 10 s", where: "single", times: once, do: pauseRedis(10 * time.Second)},
-		{name: "Redis out of reach for 10 s (blackhole)", where: "single", times: once, do: cutRedis(blackhole, 10*time.Second)},
-		{name: "Redis refuses for 5 s", where: "single", times: once, do: cutRedis(refusing, 5*time.Second)},
-		{name: "Redis loses everything (FLUSHALL)", times: halfOften, do: flush},
-		{name: "Redis killed, back empty", where: "single", times: halfOften, do: emptyRedis},
-		{name: "Redis master killed, its replica takes over", where: "cluster", times: halfOften, do: failover},
+		{name: "Redis killed, back with its data", where: "single", times: halfOften, demand: true, do: restartRedis},
+		{name: "Redis frozen for 4 s", where: "single", times: once, demand: true, do: pauseRedis(4 * time.Second)},
+		{name: "Redis frozen for 10 s", where: "single", times: once, demand: true, do: pauseRedis(10 * time.Second)},
+		{name: "Redis out of reach for 10 s (blackhole)", where: "single", times: once, demand: true, do: cutRedis(blackhole, 10*time.Second)},
+		{name: "Redis refuses for 5 s", where: "single", times: once, demand: true, do: cutRedis(refusing, 5*time.Second)},
+		{name: "Redis loses everything (FLUSHALL)", times: halfOften, demand: true, do: flush},
+		{name: "Redis killed, back empty", where: "single", times: halfOften, demand: true, do: emptyRedis},
+		{name: "Redis master killed, its replica takes over", where: "cluster", times: halfOften, demand: true, do: failover},
 		{name: "agent killed", times: once, starts: 1, do: killAgent},
 		{name: "agent frozen for 25 s", times: once, do: freezeAgent},
 		{name: "task that never registers", where: "single", times: once, starts: 2, do: muteTask},
@@ -167,7 +172,7 @@ func (r *round) play(ctx context.Context, f fault, n int) error {
 		return err
 	}
 	r.row.started = has - had
-	return errors.Join(r.judge(before, time.Since(begun)), r.countTasks())
+	return errors.Join(r.judge(before, time.Since(begun)), r.countTasks(f.demand))
 }
 
 func (r *round) explain(err error) error {
@@ -178,8 +183,8 @@ func (r *round) explain(err error) error {
 	return err
 }
 
-func (r *round) countTasks() error {
-	if r.row.started != r.row.expects {
+func (r *round) countTasks(demand bool) error {
+	if r.row.started < r.row.expects || r.row.started > r.row.expects && !demand {
 		return fmt.Errorf("%d tasks were started for %d that were wanted", r.row.started, r.row.expects)
 	}
 	return nil
@@ -261,9 +266,10 @@ func (r *round) decided(ctx context.Context, since time.Time) (time.Duration, er
 		}
 		defer func() { err = errors.Join(err, api.Release(context.WithoutCancel(ctx), s.ID)) }()
 		return r.until(ctx, decideWithin, "its session is bound", func() error {
-			phase, err := r.redis.HGet(ctx, "wallcrawler:{default}:session:"+s.ID, "phase").Result()
-			if err == nil && phase != "bound" && phase != "ready" {
-				err = fmt.Errorf("session %s is %s", s.ID, phase)
+			var now stage.Session
+			err := r.anyAPI().Do(ctx, http.MethodGet, "/v1/sessions/"+s.ID, nil, &now)
+			if err == nil && now.Phase != "bound" && now.Phase != "ready" {
+				err = fmt.Errorf("session %s is %s", s.ID, now.Phase)
 			}
 			at = time.Now()
 			return err
@@ -317,6 +323,30 @@ func badDay(ctx context.Context, r *round) error {
 	})
 	r.row.promise, r.row.took = "all are there after", append(r.row.took, time.Since(begun))
 	return errors.Join(err, r.cloud.SetConditions(ecslocal.Conditions{}))
+}
+
+// drought lets ECS have no room: few calls find that out, and the task is there when it has.
+func drought(ctx context.Context, r *round) error {
+	const lasts, most = 45 * time.Second, 2
+	if err := r.cloud.SetConditions(ecslocal.Conditions{Droughts: []ecslocal.Place{{}}}); err != nil {
+		return err
+	}
+	before := r.cloud.Calls("RunTask")
+	err := r.want(ctx, minContainers+1)
+	if err == nil {
+		err = stage.Pause(ctx, lasts)
+	}
+	wasted := r.cloud.Calls("RunTask") - before
+	if err := errors.Join(err, r.cloud.SetConditions(ecslocal.Conditions{})); err != nil {
+		return err
+	}
+	if wasted == 0 || wasted > most {
+		return fmt.Errorf("%d calls of RunTask in %s without room: some are wanted, and at most %d", wasted, lasts, most)
+	}
+	since := time.Now()
+	err = r.until(ctx, quietWithin, "its task is there", func() error { return r.compare(ctx, minContainers+1) })
+	r.row.promise, r.row.took = fmt.Sprintf("%d calls in vain; the task is there, once there is room, after", wasted), append(r.row.took, time.Since(since))
+	return err
 }
 
 // freeze stops the leader in the middle of RunTask until another has taken over, and lets it

@@ -24,6 +24,8 @@ import (
 	"regexp"
 	"syscall"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
@@ -60,6 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if _, err := os.Stat(*chromium); err != nil {
 		*chromium = ""
 	}
+	redis.SetLogger(silence{}) // a server that is killed is no news here
 	g := &stage.Stage{Binary: *binary, Verbose: *verbose}
 	if g.Tmp, err = os.MkdirTemp("", "wc-chaos-"); err != nil {
 		return err
@@ -86,3 +89,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	return nil
 }
+
+// silence is a log that keeps nothing.
+type silence struct{}
+
+// Printf implements the client's log.
+func (silence) Printf(context.Context, string, ...any) {}
