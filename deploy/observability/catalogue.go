@@ -47,6 +47,7 @@ func Catalogue() []Metric {
 		{"wallcrawler_links", "gauge", []string{"state"}, "Containers that this replica owns, by the state of their link."},
 		{"wallcrawler_peer_tunnels_total", "counter", []string{"result"}, "Clients passed on to the replica that holds their container's link, by result."},
 		{"wallcrawler_pool_desired_total", "counter", []string{"result"}, "Changes of pool:desired, by what became of them."},
+		{"wallcrawler_process_memory_limit_bytes", "gauge", []string{"source"}, "Soft limit of this process's memory, by where it comes from."},
 		{"wallcrawler_projections_total", "counter", []string{"of", "result"}, "Attempts to show others what was learnt of sessions and containers, by what and result."},
 		{"wallcrawler_queue_depth", "gauge", []string{}, "Sessions that wait for a container."},
 		{"wallcrawler_queue_wait_seconds", "histogram", []string{}, "From admission of a session to its binding."},

@@ -132,7 +132,8 @@ func rows() []row {
 				query{`sum(rate(wallcrawler_v1_mute_total{job="$job"}[$__rate_interval]))`, "mute"}),
 		}},
 		{"Processes", []panel{
-			one("Memory", "bytes", query{`process_resident_memory_bytes{job="$job"}`, "{{instance}}"}),
+			one("Memory", "bytes", query{`process_resident_memory_bytes{job="$job"}`, "{{instance}}"},
+				query{`wallcrawler_process_memory_limit_bytes{job="$job"}`, "limit of {{instance}}"}),
 			one("CPU", "none", query{`rate(process_cpu_seconds_total{job="$job"}[$__rate_interval])`, "{{instance}}"}),
 			one("Open files", "none", query{`process_open_fds{job="$job"}`, "{{instance}}"}),
 			one("Goroutines", "none", query{`go_goroutines{job="$job"}`, "{{instance}}"}),
