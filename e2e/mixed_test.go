@@ -68,10 +68,7 @@ func TestMixedVersions(t *testing.T) {
 		"DISCONNECT_GRACE": "2m", "DRAIN_UNREADY": "500ms", "DRAIN_TIMEOUT": "1s",
 	}})
 	run := func(binary, name string, port int) *replica {
-		was := suite.binary
-		suite.binary = binary
-		defer func() { suite.binary = was }()
-		r := startReplica(t, s, name, port)
+		r := startReplicaOf(t, binary, s, name, port)
 		r.awaitReady(t)
 		return r
 	}

@@ -30,11 +30,17 @@ type replica struct {
 // startReplica starts a replica of the service; s itself has no process then.
 func startReplica(t *testing.T, s *service, name string, port int) *replica {
 	t.Helper()
+	return startReplicaOf(t, suite.binary, s, name, port)
+}
+
+// startReplicaOf starts one of another build of the program.
+func startReplicaOf(t *testing.T, binary string, s *service, name string, port int) *replica {
+	t.Helper()
 	env := maps.Clone(s.env)
 	env["PORT"], env["REPLICA_ID"] = strconv.Itoa(port), name
 	env["REPLICA_ADDR"] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	r := &replica{name: name, port: port}
-	r.process = start(t, program{name: "replica " + name, path: suite.binary, args: []string{"serve"}, env: environ(env)})
+	r.process = start(t, program{name: "replica " + name, path: binary, args: []string{"serve"}, env: environ(env)})
 	t.Cleanup(func() { s.wantNone(t, "what replica "+name+" prints", r.stdout.String()+r.stderr.String()) })
 	return r
 }
