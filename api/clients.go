@@ -4,6 +4,7 @@ import "github.com/wallcrawler/wallcrawler/state"
 
 // clientJSON is one client's connection to its browser.
 type clientJSON struct {
+	Replica           string `json:"replica"` // that it goes through
 	OpenedAt          string `json:"openedAt"`
 	ClosedAt          string `json:"closedAt,omitempty"`
 	LastActivity      string `json:"lastActivity"`
@@ -20,7 +21,9 @@ type clientJSON struct {
 func (s *Server) clients(session string) []clientJSON {
 	var out []clientJSON
 	for _, c := range s.relay.Connections(session) {
-		out = append(out, clientOf(c))
+		one := clientOf(c)
+		one.Replica = s.replica
+		out = append(out, one)
 	}
 	return out
 }

@@ -163,9 +163,9 @@ func TestGetTellsOfClients(t *testing.T) {
 	}
 	h.relay.seen = map[string]bool{id: true}
 	want := []any{
-		map[string]any{"openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:06.000Z",
+		map[string]any{"replica": "replica-1", "openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:06.000Z",
 			"bytesToBrowser": 1.0, "messagesToBrowser": 2.0, "bytesToClient": 3.0, "messagesToClient": 4.0},
-		map[string]any{"openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:05.000Z", "closedAt": "2026-01-02T03:05:05.000Z",
+		map[string]any{"replica": "replica-1", "openedAt": "2026-01-02T03:04:05.000Z", "lastActivity": "2026-01-02T03:04:05.000Z", "closedAt": "2026-01-02T03:05:05.000Z",
 			"bytesToBrowser": 0.0, "messagesToBrowser": 0.0, "bytesToClient": 0.0, "messagesToClient": 0.0,
 			"closedBy": "client", "closeCode": 4001.0, "closeReason": "done"},
 	}

@@ -92,6 +92,10 @@ func TestAClientInALine(t *testing.T) {
 	if got, want := c.text(), "2026-01-02 03:04:05, active 03:04:06; 1 messages (10 bytes) to the browser, 2 (20) back; open"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	c.Replica = "replica-1"
+	if got := c.text(); !strings.HasPrefix(got, "through replica-1: 2026-01-02") {
+		t.Errorf("got %q", got)
+	}
 	c.ClosedAt, c.ClosedBy, c.CloseCode, c.CloseReason = at.Add(time.Minute), "client", 4001, "done"
 	if got := c.text(); !strings.HasSuffix(got, `; closed 03:05:05 by client (4001 "done")`) {
 		t.Errorf("got %q", got)

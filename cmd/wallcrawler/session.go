@@ -39,6 +39,7 @@ type session struct {
 
 // client is what the service says of one connection to a session's browser.
 type client struct {
+	Replica           string    `json:"replica"`
 	OpenedAt          time.Time `json:"openedAt"`
 	ClosedAt          time.Time `json:"closedAt"`
 	LastActivity      time.Time `json:"lastActivity"`
@@ -55,6 +56,9 @@ type client struct {
 func (c client) text() string {
 	line := fmt.Sprintf("%s, active %s; %d messages (%d bytes) to the browser, %d (%d) back", c.OpenedAt.Local().Format(time.DateTime),
 		c.LastActivity.Local().Format(time.TimeOnly), c.MessagesToBrowser, c.BytesToBrowser, c.MessagesToClient, c.BytesToClient)
+	if c.Replica != "" {
+		line = "through " + c.Replica + ": " + line
+	}
 	if c.ClosedBy == "" {
 		return line + "; open"
 	}

@@ -48,7 +48,7 @@ func raw(t *testing.T, serve func(conn net.Conn, early *bufio.Reader, r *http.Re
 			t.Errorf("taking over: %v", err)
 			return
 		}
-		defer conn.Close() //nolint:errcheck // there is nobody to tell
+		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(patience))
 		serve(conn, buffered.Reader, r)
 	}
