@@ -208,7 +208,7 @@ func (ls *Links) see(hints []state.Hint) {
 			if holder != "" {
 				ls.poke(holder)
 			}
-		case state.KindDocument, state.KindFleet, state.KindPool: // nothing that a link acts on
+		case state.KindDocument, state.KindFleet, state.KindPool, state.KindLease: // nothing that a link acts on
 		case state.KindAll:
 			ls.look("")
 		}
