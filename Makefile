@@ -14,7 +14,7 @@ PKG           ?= ./...
 ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart sbom release mixed golden
+.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart sbom release mixed golden sim sim-long mutants mutants-replay
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,18 @@ replicas: setup ## end replicas and Redis under a hundred v1 clients, N times ov
 
 chaos: setup ## kill, freeze and cut off replicas, agents, Redis and a Redis Cluster under traffic (ARGS="-run leader -times 5")
 	@go run ./e2e/chaos $(ARGS)
+
+sim: ## live through simulated worlds for two minutes and check every step (ARGS='-seed 7 -worlds 1')
+	@go run ./controller/sim/simulate $(or $(ARGS),-for 2m -whole)
+
+sim-long: ## the same for an hour
+	@go run ./controller/sim/simulate -for 1h -seed 1000000 -whole
+
+mutants: ## plant each bug of controller/sim/mutants, find a seed that shows it, and record that
+	@go run ./controller/sim/mutants -record
+
+mutants-replay: ## plant each bug again and see that its recorded seed still shows it
+	@go run ./controller/sim/mutants
 
 cover: setup ## write coverage of all packages to bin/cover.html
 	@mkdir -p bin

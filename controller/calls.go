@@ -149,7 +149,10 @@ func (k *calls) failed(key string) time.Duration {
 func (k *calls) start(ctx context.Context, a plan.Action) {
 	k.inFlight[key(a)] = true
 	k.c.cfg.machine.beside(&k.running, func() {
-		o := outcome{action: a}
+		o := outcome{action: a, err: ctx.Err()}
+		if o.err != nil {
+			return // the reign is over, and nobody waits for results any more
+		}
 		select {
 		case k.slots <- struct{}{}:
 			o.err = k.call(ctx, a)

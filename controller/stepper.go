@@ -69,7 +69,7 @@ func (s *Stepper) Woken() bool {
 	case <-s.c.wake:
 		return true
 	default:
-		return s.c.world != nil && len(s.c.world.listings)+len(s.c.calls.results) > 0
+		return s.stop != nil && len(s.c.world.listings)+len(s.c.calls.results) > 0
 	}
 }
 
@@ -107,17 +107,13 @@ func (s *Stepper) Round(ctx context.Context) {
 	c.reconcile(s.reign)
 }
 
-// collect takes in what has come back.
+// collect takes in what has come back, in an order that chance has no part in.
 func (s *Stepper) collect() {
-	for {
-		select {
-		case l := <-s.c.world.listings:
-			s.c.world.merge(l)
-		case o := <-s.c.calls.results:
-			s.c.settle(o)
-		default:
-			return
-		}
+	for range len(s.c.world.listings) {
+		s.c.world.merge(<-s.c.world.listings)
+	}
+	for range len(s.c.calls.results) {
+		s.c.settle(<-s.c.calls.results)
 	}
 }
 
@@ -126,6 +122,7 @@ func (s *Stepper) end() {
 		s.stop()
 		s.stop = nil
 		s.c.metrics.leader.Set(0)
+		s.c.held.Store(nil)
 	}
 }
 

@@ -275,6 +275,29 @@ func (m *Mirror) Gap() Gap {
 	return m.gap
 }
 
+// slowRead is how long a reading of the index may take and still tell the time well.
+const slowRead = 2 * time.Second
+
+// setClock takes in that the store read its clock at some moment between before and after. What
+// is known of it already stays as far as that allows: an answer that took long, or that nobody
+// came to look at, says little. Of the first answer the earliest is taken: a clock that is ahead
+// would end sessions too early. Callers hold mu.
+func (m *Mirror) setClock(read, before, after time.Time) {
+	earliest, latest := read, read.Add(after.Sub(before))
+	if m.readAt.IsZero() {
+		m.storeTime, m.readAt = earliest, after
+	}
+	if after.Sub(before) > slowRead {
+		m.Relist() // for a clock that is known better
+	}
+	m.advance(after)
+	if m.storeTime.Before(earliest) {
+		m.storeTime = earliest
+	} else if m.storeTime.After(latest) {
+		m.storeTime = latest
+	}
+}
+
 // readAll is one relist: the index, then only the records that changed. A store that has lost
 // data is given back what this mirror remembers, and read again.
 func (m *Mirror) readAll(ctx context.Context) error {
@@ -332,8 +355,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 		hints = append(hints, Hint{Kind: KindLaunch, ID: id})
 	}
 	m.noteGap(after)
-	m.storeTime = index.Time.Add(after.Sub(before) / 2)
-	m.readAt = after
+	m.setClock(index.Time, before, after)
 	first := !m.synced
 	m.synced = true
 	m.mu.Unlock()

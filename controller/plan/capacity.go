@@ -27,6 +27,7 @@ type supply struct {
 	coming     int // slots of starting containers
 	containers int // tasks that count against the maximum
 	leaving    int // of those, the ones that are draining or stopping
+	starting   int // of those, the ones that do not serve yet, and may never
 }
 
 // capacity says how many containers are wanted beyond those that serve or start, or how many
@@ -50,7 +51,8 @@ func capacity(s supply, pool state.Pool) (wanted, surplus int) {
 		return 0, over
 	}
 	if short < 0 {
-		surplus = max(0, min(-short/pool.MaxSessions, staying-pool.Min))
+		// The minimum is kept by those that serve: a start may fail.
+		surplus = max(0, min(-short/pool.MaxSessions, staying-s.starting-pool.Min))
 	}
 	return wanted, surplus
 }
@@ -89,6 +91,7 @@ func (m *planner) supply(unplaced []*state.Session) supply {
 	for _, c := range m.Containers {
 		switch c.Phase {
 		case state.PendingVerification:
+			s.starting++
 			// One that cannot be reached registers again and again, but is not coming.
 			if !m.past(c.RegisteredAt, m.StartDeadline) {
 				s.coming += c.MaxSessions
@@ -104,6 +107,7 @@ func (m *planner) supply(unplaced []*state.Session) supply {
 	for _, l := range m.Launches {
 		if _, registered := m.containers[l.ID]; !registered && l.Open() {
 			s.containers++
+			s.starting++
 			s.coming += m.Pool.MaxSessions
 		}
 	}

@@ -47,14 +47,15 @@ func (m *planner) superviseContainers() {
 	}
 }
 
-// taskARN is a container's task, by its record or by ECS's word.
+// taskARN is a container's task, by its record, by its launch's or by ECS's word.
 func (m *planner) taskARN(c *state.Container) string {
-	if c.TaskARN == "" {
-		if t := m.taskByContainer[c.ID]; t != nil {
-			return t.ARN
-		}
+	if c.TaskARN != "" {
+		return c.TaskARN
 	}
-	return c.TaskARN
+	if t := m.taskByContainer[c.ID]; t != nil {
+		return t.ARN
+	}
+	return m.launchARN[c.ID]
 }
 
 // retire begins to stop the containers that are drained and that scale has not opened again.

@@ -178,6 +178,7 @@ type planner struct {
 	sessions   map[string]*state.Session
 
 	taskByContainer map[string]*state.Task
+	launchARN       map[string]string // of launches whose task is known, by id
 
 	ended     map[string]bool // sessions that this plan ends
 	undrained map[string]bool // containers that this plan opens again
@@ -219,6 +220,7 @@ func newPlanner(s Snapshot, p Policy) *planner {
 		undrained:  map[string]bool{},
 
 		taskByContainer: make(map[string]*state.Task, len(s.Tasks)),
+		launchARN:       make(map[string]string, len(s.Launches)),
 	}
 	for _, c := range s.Containers {
 		m.containers[c.ID] = c
@@ -228,6 +230,11 @@ func newPlanner(s Snapshot, p Policy) *planner {
 		m.tasks[t.ARN] = t
 		if t.ContainerID != "" {
 			m.taskByContainer[t.ContainerID] = t
+		}
+	}
+	for _, l := range s.Launches {
+		if l.TaskARN != "" {
+			m.launchARN[l.ID] = l.TaskARN
 		}
 	}
 	for _, x := range s.Sessions {

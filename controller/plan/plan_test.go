@@ -108,6 +108,10 @@ func gap(from, until time.Duration) func(*plan.Snapshot) {
 	return func(s *plan.Snapshot) { s.StoreGap = state.Gap{From: ago(from), Until: ago(until)} }
 }
 
+func unverified(c *state.Container) {
+	c.Launch, c.TaskARN, c.Addr, c.SeenAt = c.ID, "", "", ago(10*time.Minute)
+}
+
 func stopped(t *state.Task) { t.LastStatus, t.DesiredStatus = "STOPPED", "STOPPED" }
 
 var pool = state.Pool{Min: 0, Max: 10, MaxSessions: 4}
@@ -269,6 +273,20 @@ func TestMake(t *testing.T) {
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(time.Hour) }), want: []string{}},
 		{name: "not while its slots are the warm reserve", pool: warm,
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(time.Hour) }), want: []string{}},
+		{name: "the minimum is kept by those that serve, not by those that start", pool: state.Pool{Min: 1, Max: 10, MaxSessions: 4},
+			world: world(container("c1"), container("c2", phase(state.PendingVerification), func(c *state.Container) { c.RegisteredAt = ago(time.Second) }),
+				func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(time.Hour) }),
+			want: []string{}},
+		{name: "a container that was never verified is gone with the task of its launch",
+			world: world(container("c1", phase(state.Stopping), unverified), task("arn:c1", stopped)),
+			want:  []string{"mark_gone c1"}},
+		{name: "one whose task nobody has learnt of is gone when it is silent and ECS has none of it",
+			world: world(container("c1", phase(state.Stopping), unverified), func(s *plan.Snapshot) { s.Tasks, s.Launches = nil, nil }),
+			want:  []string{"mark_gone c1"}},
+		{name: "but not while it speaks",
+			world: world(container("c1", phase(state.Stopping), unverified, func(c *state.Container) { c.SeenAt = ago(time.Second) }),
+				func(s *plan.Snapshot) { s.Tasks, s.Launches = nil, nil }),
+			want: []string{}},
 		{name: "not right after a launch",
 			world: world(container("c1"), container("c2", func(c *state.Container) { c.RegisteredAt = ago(time.Second) }),
 				func(s *plan.Snapshot) {
@@ -317,7 +335,7 @@ func TestMake(t *testing.T) {
 		{name: "a final wish ends a session", world: world(container("c1", slots("s1")), session("s1", state.Ready), document("s1", "terminated")),
 			want: []string{"end s1 released confirmed=false"}},
 		{name: "a final wish ends a pending session at once", world: world(container("c1"), session("s1", state.Pending), document("s1", "cleaned")),
-			want: []string{"end s1 released confirmed=true"}},
+			want: []string{"end s1 released confirmed=false"}},
 		{name: "a deadline ends a session",
 			world: world(container("c1", slots("s1")), session("s1", state.Ready, func(s *state.Session) { s.Deadline = ago(time.Millisecond) })),
 			want:  []string{"end s1 deadline confirmed=false"}},
@@ -357,7 +375,7 @@ func TestMake(t *testing.T) {
 		{name: "an ending session of a gone container has ended",
 			world: world(container("c1", phase(state.Gone)), session("s1", state.Ending)), want: []string{"end s1 container_lost confirmed=true"}},
 		{name: "a session that waited too long has failed",
-			world: world(session("s1", state.Pending, func(s *state.Session) { s.Waited = 6 * time.Minute })), want: []string{"end s1 failed confirmed=true"}},
+			world: world(session("s1", state.Pending, func(s *state.Session) { s.Waited = 6 * time.Minute })), want: []string{"end s1 failed confirmed=false"}},
 
 		{name: "a launch whose container registered is resolved",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.Launches[0].Outcome = state.Started }), want: []string{"resolve_launch c1 registered"}},

@@ -189,5 +189,7 @@ func (m *planner) end(s *state.Session, reason state.Reason, message string) {
 		return
 	}
 	m.ended[s.ID] = true
-	m.do(End{Target{s.ID, message}, s.BindRev, reason, s.Phase == state.Pending})
+	// Never confirmed: what is pending in this view may have been bound since, and then its
+	// container has it to give back. The store ends what is pending at once all the same.
+	m.do(End{Target{s.ID, message}, s.BindRev, reason, false})
 }

@@ -80,21 +80,39 @@ func (m *planner) lost(c *state.Container) (why string, lost bool) {
 			return fmt.Sprintf("it is no task of ECS, and nothing has listened at its address for %s", m.Now.Sub(since).Round(time.Second)), true
 		}
 	}
-	if c.TaskARN == "" {
-		return "", false
+	arn := m.taskARN(c)
+	if arn == "" {
+		return m.neverKnown(c)
 	}
-	if t, known := m.tasks[c.TaskARN]; known {
+	if t, known := m.tasks[arn]; known {
 		if !t.Stopped() {
 			return "", false
 		}
 		return stopText(t), true
 	}
 	// Absence alone is one witness; the container's own silence is the other.
-	since, absent := m.AbsentSince[c.TaskARN]
+	since, absent := m.AbsentSince[arn]
 	if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {
 		return fmt.Sprintf("ECS has not listed its task for %s", m.TasksAt.Sub(since).Round(time.Second)), true
 	}
 	return "", false
+}
+
+// neverKnown tells whether a container is over whose task nobody has ever learnt of: its
+// address was not proven, so that nothing was ever bound to it, and the answer to its launch
+// was lost. It would take a place in the pool for ever.
+func (m *planner) neverKnown(c *state.Container) (why string, lost bool) {
+	if c.Launch == "" || c.Phase != state.Stopping && c.Phase != state.PendingVerification {
+		return "", false
+	}
+	seen := c.SeenAt
+	if seen.IsZero() {
+		seen = c.RegisteredAt
+	}
+	if !m.destroy || !m.suspect(c) || !m.past(seen, m.StartDeadline+m.AbsentAfter) {
+		return "", false
+	}
+	return fmt.Sprintf("it is silent since %s, and ECS lists no task of it", seen.UTC().Format(time.RFC3339)), true
 }
 
 // stopText says how a task ended.

@@ -1,0 +1,454 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// Violation is a promise that was broken.
+type Violation struct {
+	Rule string // I1 …, C1 …
+	Text string
+	At   time.Duration
+}
+
+func (v *Violation) Error() string { return fmt.Sprintf("%s broken: %s", v.Rule, v.Text) }
+
+// checker compares what is done with what is true. It trusts nothing that the controller, plan
+// or the store says of itself.
+type checker struct {
+	w      *World
+	broken *Violation
+
+	readyAt   map[string]string // session → the one container, and its life, that it was ever ready on
+	ended     map[string]bool   // sessions that are over
+	stops     map[string]bool   // containers past the point of no return
+	wipedAt   time.Duration     // the store lost something; long ago: never
+	blindTo   time.Duration
+	leaseLost time.Duration
+	freeSince time.Duration // since when a session waits beside a free slot; zero: none does
+	overSince time.Duration // since when there are more tasks than allowed; zero: there are not
+	scanned   time.Duration
+	staleAt   time.Duration
+	listed    [3]time.Duration // when all documents were listed, the last three times
+}
+
+func newChecker(w *World) *checker {
+	return &checker{w: w, readyAt: map[string]string{}, ended: map[string]bool{}, stops: map[string]bool{}, wipedAt: -10_000 * time.Hour, leaseLost: -time.Hour}
+}
+
+func (k *checker) violate(rule, format string, args ...any) {
+	if k.broken == nil {
+		k.broken = &Violation{rule, fmt.Sprintf(format, args...), k.w.now}
+		k.w.note("BROKEN %s: %s", rule, k.broken.Text)
+	}
+}
+
+// lately tells whether the store lost data within that time.
+func (k *checker) lately(d time.Duration) bool { return k.w.now-k.wipedAt < d }
+
+func (k *checker) blind(until time.Duration) { k.blindTo = max(k.blindTo, until) }
+
+func (k *checker) leadersEnded(*replica) {}
+
+func (k *checker) hangs(p *process) { k.w.tally.mark("a container hung") }
+
+// step is what must hold after every step.
+func (k *checker) step() {
+	leaders := 0
+	for _, r := range k.w.replicas {
+		if r.up && r.stepper.Leading() {
+			leaders++
+		}
+	}
+	if leaders > 1 && k.w.now-k.leaseLost > state.LeaseTTL && !k.lately(state.LeaseTTL) {
+		k.violate("I18", "%d replicas hold themselves for the leader", leaders)
+	}
+	if k.w.now-k.scanned >= 5*time.Second {
+		k.scanned = k.w.now
+		k.scan()
+	}
+}
+
+// granted sees a lease.
+func (k *checker) granted(r *replica, epoch int64) {
+	if epoch < k.w.epoch {
+		k.violate("I5", "%s was given epoch %d after %d", r.id, epoch, k.w.epoch)
+	}
+	if epoch > k.w.epoch {
+		k.w.note("%s leads", r.id)
+		k.w.tally.Reigns++
+	}
+	k.w.epoch = epoch
+}
+
+// wrote sees a write that was carried out.
+func (k *checker) wrote(r *replica, at Step, by state.Authority) {
+	if by.Epoch != 0 && by.Epoch != k.w.epoch {
+		k.violate("C4", "%s wrote %s under epoch %d, after %d was given", r.id, stepNames[at], by.Epoch, k.w.epoch)
+	}
+}
+
+func (k *checker) session(_ *replica, s *state.Session) {
+	k.w.note("session %s is %s %s", s.ID, s.Phase, s.Reason)
+	if k.ended[s.ID] && s.Phase != state.Ended && !k.lately(48*time.Hour) {
+		k.violate("state §2", "session %s had ended and is %s again", s.ID, s.Phase)
+	}
+	if s.Phase == state.Ended {
+		k.ended[s.ID] = true
+		if x := k.w.people.wishes[s.ID]; x != nil {
+			x.ended = true
+		}
+	}
+}
+
+func (k *checker) container(_ *replica, c *state.Container) {
+	if c.Used() > c.MaxSessions {
+		k.violate("I3", "container %s holds %d sessions in %d slots", c.ID, c.Used(), c.MaxSessions)
+	}
+	switch c.Phase {
+	case state.Stopping, state.Gone:
+		k.stops[c.ID] = true
+	default:
+		if k.stops[c.ID] && !k.lately(48*time.Hour) {
+			k.violate("I4", "container %s is %s after the point of no return", c.ID, c.Phase)
+		}
+	}
+}
+
+func (k *checker) bound(s *state.Session) {
+	k.w.tally.Binds++
+	c, err := k.w.store.Container(background, s.Container)
+	if err != nil {
+		k.violate("I2", "session %s is bound to container %s, which there is not", s.ID, s.Container)
+		return
+	}
+	k.container(nil, c)
+	if c.Phase != state.ContainerReady {
+		k.violate("I4", "session %s is bound to container %s, which is %s", s.ID, c.ID, c.Phase)
+	}
+	if !hasSlot(c, s.ID) {
+		k.violate("I3", "session %s is bound to container %s without a slot", s.ID, c.ID)
+	}
+	if silent := k.w.clock().Sub(c.SeenAt); silent > 2*time.Minute {
+		k.violate("I14", "session %s is bound to container %s, which is silent for %s", s.ID, c.ID, silent)
+	}
+}
+
+// readied sees that a session is ready: on one container, ever.
+func (k *checker) readied(s *state.Session) {
+	on := s.Container + " " + s.BootID
+	if before, again := k.readyAt[s.ID]; again && before != on {
+		k.violate("I2", "session %s was ready on %s and is ready on %s", s.ID, before, on)
+	}
+	k.readyAt[s.ID] = on
+}
+
+// held sees a session in a container.
+func (k *checker) held(p *process, session string) {
+	if len(p.held) > p.slots {
+		k.violate("I3", "container %s was given %d sessions for %d slots", p.id, len(p.held), p.slots)
+	}
+	_ = session
+}
+
+// busy tells whether a container really serves somebody.
+func (k *checker) busy(p *process) (string, bool) {
+	if p == nil || !p.alive || p.lies {
+		return "", false
+	}
+	for _, id := range sortedKeys(p.held) {
+		b := p.held[id]
+		if b.serving && b.goneAt == 0 {
+			if x := k.w.people.wishes[id]; x != nil && x.overAt == 0 && !x.ended {
+				return id, true
+			}
+		}
+	}
+	return "", false
+}
+
+// dark tells whether nobody could have heard of a container lately.
+func (k *checker) dark(p *process) bool {
+	return p.hungUntil > 0 && k.w.now < p.hungUntil+30*time.Second
+}
+
+// stopping sees the point of no return.
+func (k *checker) stopping(c *state.Container) {
+	p := k.w.procs[c.ID]
+	if session, busy := k.busy(p); busy && p.boot == c.BootID && !k.dark(p) {
+		k.violate("I1", "container %s is past the point of no return while it serves session %s", c.ID, session)
+	}
+}
+
+// stopped sees StopTask.
+func (k *checker) stopped(t *task) {
+	k.w.note("task %s is stopped", t.ARN)
+	if session, busy := k.busy(t.process); busy && !k.dark(t.process) {
+		k.violate("I1", "task %s is stopped while it serves session %s", t.ARN, session)
+	}
+	c, err := k.w.store.Container(background, t.ContainerID)
+	if err == nil && c.Phase != state.Stopping && c.Phase != state.Gone {
+		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)
+	}
+}
+
+// gone sees that a container is held for lost.
+func (k *checker) gone(c *state.Container) {
+	p := k.w.procs[c.ID]
+	if session, busy := k.busy(p); busy && p.boot == c.BootID && p.task.runs && !k.dark(p) {
+		k.violate("I8", "container %s is held for gone while it serves session %s", c.ID, session)
+	}
+}
+
+// drained sees that a container is closed by the leader.
+func (k *checker) drained(c *state.Container, by state.Authority) {
+	if by.Epoch == 0 {
+		return
+	}
+	k.w.note("container %s is drained", c.ID)
+	k.w.tally.Drains++
+	staying, leaving := 0, 0
+	for _, other := range k.containers() {
+		switch other.Phase {
+		case state.PendingVerification, state.ContainerReady:
+			staying++
+		case state.Draining, state.Stopping:
+			leaving++
+		case state.Gone:
+		}
+	}
+	if most := max(1, (staying+leaving)/10) + 2; leaving > most && !k.w.policy.Pool.Dedicated {
+		k.violate("I12", "%d of %d containers leave at once", leaving, staying+leaving)
+	}
+	if retired := k.w.policy.Pool.Dedicated && c.Tenant != ""; staying < k.w.policy.Pool.Min && !retired {
+		k.violate("I12", "container %s is drained, which leaves %d of at least %d", c.ID, staying, k.w.policy.Pool.Min)
+	}
+}
+
+func (k *checker) containers() []*state.Container {
+	_, containers := k.w.store.Records()
+	return containers
+}
+
+func (k *checker) sessions() []*state.Session {
+	sessions, _ := k.w.store.Records()
+	return sessions
+}
+
+// launched sees a task start.
+func (k *checker) launched(t *task) {
+	if _, err := k.w.store.Launch(background, t.launch); err != nil && !k.lately(48*time.Hour) {
+		k.violate("I6", "task %s is started without a recorded launch", t.ARN)
+	}
+}
+
+// refused sees a launch refused for want of capacity.
+func (k *checker) refused(refusals []refusal) {
+	recent := 0
+	for _, r := range refusals {
+		if k.w.now-r.at < time.Minute {
+			recent++
+		}
+	}
+	k.w.tally.mark("a launch was refused for want of capacity")
+	// The first wave is on its way before ECS has said anything.
+	if recent > k.w.policy.Pool.Max+4 {
+		k.violate("I11", "%d launches were refused within a minute", recent)
+	}
+}
+
+// documentsListed sees a whole listing of the documents.
+func (k *checker) documentsListed() {
+	k.listed = [3]time.Duration{k.listed[1], k.listed[2], k.w.now}
+}
+
+func (k *checker) restored(string) { k.w.tally.mark("a lost document was written again") }
+
+// ending asks whether there was a reason to end a session.
+func (k *checker) ending(before, after *state.Session, by state.Authority) {
+	if before == nil || before.Phase == state.Ending || before.Phase == state.Ended {
+		return
+	}
+	k.w.tally.Ends++
+	x := k.w.people.wishes[after.ID]
+	p := k.w.procs[before.Container]
+	serves := false
+	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs {
+		b := p.held[after.ID]
+		serves = b != nil && b.goneAt == 0 && b.serving
+	}
+	switch after.Reason {
+	case state.Released:
+		// After long blindness a document that is gone counts as a wish.
+		k.notice()
+		blind := x != nil && x.evictedAt != 0 && k.w.now-k.staleAt < 2*time.Minute
+		if x != nil && x.overAt == 0 && !blind && !k.lately(48*time.Hour) {
+			k.violate("C6", "session %s is ended as released, and nobody wanted that", after.ID)
+		}
+	case state.DeadlinePassed:
+		if k.w.clock().Before(before.Deadline.Add(-time.Second)) {
+			k.violate("C6", "session %s is ended before its deadline", after.ID)
+		}
+	case state.BrowserCrashed, state.ContainerLost, state.StoppedExternally:
+		if serves {
+			k.violate("C6", "session %s is ended as %s while container %s serves it", after.ID, after.Reason, before.Container)
+		}
+		k.w.tally.Lost++
+	case state.Failed:
+		if before.Phase == state.Pending && before.Waited <= 5*time.Minute {
+			k.violate("I16", "session %s is ended as failed after a wait of %s", after.ID, before.Waited)
+		}
+		if before.Phase == state.Bound && before.Attempts < 3 {
+			k.violate("I16", "session %s is ended as failed after %d attempts", after.ID, before.Attempts)
+		}
+		if before.Phase == state.Ready {
+			k.violate("C6", "session %s is ended as failed although it was ready", after.ID)
+		}
+	default:
+		k.violate("C6", "session %s is ended as %q", after.ID, after.Reason)
+	}
+	_ = by
+	k.w.tally.mark("a session ended: " + string(after.Reason))
+}
+
+// notice notes that nobody has watched the documents for long, or that nobody knows better.
+func (k *checker) notice() {
+	notes, _ := k.w.store.PoolNotes(background)
+	if k.w.now-k.listed[0] > 150*time.Second || k.w.clock().Sub(notes.ListedAt) > 150*time.Second {
+		k.staleAt = k.w.now
+	}
+}
+
+// scan is what must hold for long, whatever the weather.
+func (k *checker) scan() {
+	k.notice()
+	w := k.w
+	running := 0
+	for _, t := range w.ecs.tasks {
+		if t.runs && t.DesiredStatus == "RUNNING" {
+			running++
+		}
+	}
+	switch {
+	case running <= w.policy.Pool.Max:
+		k.overSince = 0
+	case k.overSince == 0:
+		k.overSince = w.now
+	case w.now-k.overSince > 5*time.Minute && !k.lately(15*time.Minute):
+		k.violate("C1", "%d tasks run for %s, the maximum is %d", running, w.now-k.overSince, w.policy.Pool.Max)
+	}
+	if !w.storm.calm() || w.now < w.storm.until[w.storm.period]-3*time.Minute {
+		k.freeSince = 0
+		return
+	}
+	if session, container := k.beside(); session == "" {
+		k.freeSince = 0
+	} else if k.freeSince == 0 {
+		k.freeSince = w.now
+	} else if w.now-k.freeSince > 20*time.Second {
+		k.violate("I3", "session %s waits for %s beside the free slot of container %s", session, w.now-k.freeSince, container)
+	}
+}
+
+// beside finds a session that waits although there is room for it.
+func (k *checker) beside() (session, container string) {
+	now := k.w.clock()
+	containers := k.containers()
+	for _, s := range k.sessions() {
+		if s.Phase != state.Pending || now.Sub(s.SeenAt) < 20*time.Second || !now.Before(s.Deadline) {
+			continue
+		}
+		for _, c := range containers {
+			if k.w.policy.Pool.Dedicated && c.Tenant != s.UserID && (c.Tenant != "" || c.Used() > 0) {
+				continue
+			}
+			if c.Phase == state.ContainerReady && c.Free() > 0 && !s.Excludes(c.ID) && now.Sub(c.SeenAt) < 10*time.Second {
+				return s.ID, c.ID
+			}
+		}
+	}
+	return "", ""
+}
+
+// settled is what must hold once the weather has been calm for long: desired is actual.
+func (k *checker) settled() {
+	w := k.w
+	leads := false
+	for _, r := range w.replicas {
+		leads = leads || r.up && r.stepper.Leading()
+	}
+	if !leads {
+		k.violate("C7", "nobody leads")
+	}
+	known := map[string]*state.Container{}
+	staying := 0
+	for _, c := range k.containers() {
+		known[c.ID] = c
+		if c.Phase == state.ContainerReady {
+			staying++
+		}
+		if c.Phase == state.Gone {
+			continue
+		}
+		p := w.procs[c.ID]
+		for _, id := range c.Slots {
+			s, err := w.store.Session(background, id)
+			if err == nil && s.BoundTo(c.ID, c.BootID) || p != nil && p.alive && p.held[id] != nil {
+				continue
+			}
+			k.violate("C7", "a slot of container %s is taken by session %s, which is not there", c.ID, id)
+		}
+	}
+	if staying < w.policy.Pool.Min && !w.policy.Pool.Dedicated {
+		k.violate("C7", "%d containers are ready, the minimum is %d", staying, w.policy.Pool.Min)
+	}
+	for _, arn := range sortedKeys(w.ecs.tasks) {
+		t := w.ecs.tasks[arn]
+		if !t.runs || w.clock().Sub(t.CreatedAt) < 7*time.Minute {
+			continue
+		}
+		c := known[t.ContainerID]
+		if c == nil || c.Phase == state.Gone || c.Phase == state.PendingVerification {
+			k.violate("C2", "task %s runs and is nobody's", t.ARN)
+		}
+	}
+	for _, id := range sortedKeys(w.procs) {
+		p := w.procs[id]
+		if !p.alive {
+			continue
+		}
+		for _, session := range sortedKeys(p.held) {
+			s, err := w.store.Session(background, session)
+			if err == nil && s.BoundTo(p.id, p.boot) || p.held[session].goneAt != 0 {
+				continue
+			}
+			k.violate("I2", "container %s holds session %s, which is not its own", p.id, session)
+		}
+	}
+	for _, id := range w.people.open {
+		k.fulfilled(w.people.wishes[id])
+	}
+}
+
+// fulfilled asks whether a requester has what was wished for.
+func (k *checker) fulfilled(x *wish) {
+	w := k.w
+	s, err := w.store.Session(background, x.id)
+	live := err == nil && s.Live()
+	if live && s.Phase == state.Ready && x.overAt == 0 && w.clock().Sub(s.ReadyAt) > time.Minute {
+		if doc, e := w.store.Document(background, x.id); e == nil && !doc.Missing && doc.Err == nil && doc.Spec.Status != string(state.Ready) {
+			k.violate("C7", "session %s is ready, and its document says %q", s.ID, doc.Spec.Status)
+		}
+	}
+	switch {
+	case x.overAt != 0 && w.now-x.overAt > time.Minute && live:
+		k.violate("C7", "session %s is %s a minute after its requester wanted it over", x.id, s.Phase)
+	case x.overAt == 0 && x.evictedAt == 0 && x.lostAt == 0 && !k.ended[x.id] && x.deadline-w.now > 10*time.Second && !live:
+		if doc, e := w.store.Document(background, x.id); e == nil && !doc.Missing && doc.Err == nil && doc.Spec.Status == state.StatusPending && doc.TTL < x.deadline-w.now+2*time.Second && w.clock().Sub(epochZero) > time.Minute {
+			k.violate("C7", "session %s is wished for, and nothing has come of it (%v)", x.id, err)
+		}
+	}
+}

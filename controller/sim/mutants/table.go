@@ -1,0 +1,87 @@
+package main
+
+const (
+	bindGo       = "controller/plan/bind.go"
+	capacityGo   = "controller/plan/capacity.go"
+	containersGo = "controller/plan/containers.go"
+	sessionsGo   = "controller/plan/sessions.go"
+	viewGo       = "controller/plan/view.go"
+	leaseGo      = "controller/lease.go"
+	callsGo      = "controller/calls.go"
+	actGo        = "controller/act.go"
+	observeGo    = "controller/observe.go"
+	memoryGo     = "state/memory.go"
+	memSessions  = "state/memory_sessions.go"
+	memContainer = "state/memory_containers.go"
+	mirrorGo     = "state/mirror.go"
+	checkerGo    = "controller/sim/checker.go"
+)
+
+// mutants are the planted bugs. A rule that plan and the store both keep needs an edit of each.
+var mutants = []mutant{
+	// plan
+	{name: "plan: silent containers are bound to", edits: []edit{{viewGo, "c.Phase == state.ContainerReady && !m.suspect(c) &&", "c.Phase == state.ContainerReady &&"}}},
+	{name: "plan and store: draining containers are bound to", edits: []edit{
+		{viewGo, "return c.Phase == state.ContainerReady && !m.suspect(c) &&", "return (c.Phase == state.ContainerReady || c.Phase == state.Draining) && !m.suspect(c) &&"},
+		{memSessions, "if c.Phase != ContainerReady || c.BootID != b.BootID {", "if c.BootID != b.BootID {"}}},
+	{name: "plan: a task that is to stop is over", edits: []edit{{viewGo, "if !t.Stopped() {", `if !t.Stopped() && t.DesiredStatus != "STOPPED" {`}}},
+	{name: "plan: a task that one listing lacks is over", edits: []edit{{viewGo, "if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {", "if absent {"}}},
+	{name: "plan: a container without a known task stays for ever", edits: []edit{{viewGo, "return m.neverKnown(c)", `return "", false`}}},
+	{name: "plan: a missing document is a wish to end", edits: []edit{{sessionsGo, "if m.past(m.DocumentsAt, m.RestoreWithin) {", "if m.past(m.DocumentsAt, 0) {"}}},
+	{name: "plan: a session ends a minute before its deadline", edits: []edit{{sessionsGo, "s.Deadline.IsZero() || m.Now.Before(s.Deadline) {", "s.Deadline.IsZero() || m.Now.Add(time.Minute).Before(s.Deadline) {"}, {sessionsGo, "\t\"slices\"\n", "\t\"slices\"\n\t\"time\"\n"}}},
+	{name: "plan: deadlines pass unseen", edits: []edit{{sessionsGo, "m.end(s, state.DeadlinePassed, \"\")\n\treturn true", "return false"}}},
+	{name: "plan: a final wish is not heard", edits: []edit{{sessionsGo, "case s.Live() && d.Spec.Final():", "case false:"}}},
+	{name: "plan: sessions of a former life are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone {", "!ok || c.Phase == state.Gone {"}}},
+	{name: "plan: sessions of a lost container are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone {", "ok && c.BootID != s.BootID {"}}},
+	{name: "plan: one attempt is enough", edits: []edit{{sessionsGo, "if s.Attempts >= m.MaxAttempts {", "if s.Attempts >= 1 {"}}},
+	{name: "plan: a minute of waiting is enough", edits: []edit{{sessionsGo, "s.Waited > m.WaitLimit {", "s.Waited > m.WaitLimit/5 {"}}},
+	{name: "plan: ready is not shown", edits: []edit{{sessionsGo, `d.Spec.Status != string(state.Ready) {
+			m.do(`, `d.Spec.Status == string(state.Ready) {
+			m.do(`}}},
+	{name: "plan: what is pending in this view is ended as confirmed", edits: []edit{{sessionsGo, "s.BindRev, reason, false})\n}", "s.BindRev, reason, s.Phase == state.Pending})\n}"}}},
+	{name: "plan: the minimum is not kept up", edits: []edit{{capacityGo, "wanted = max(wanted, pool.Min-staying, 0)", "wanted = max(wanted, 0)"}}},
+	{name: "plan: the minimum is kept by what starts", edits: []edit{{capacityGo, "staying-s.starting-pool.Min", "staying-pool.Min"}}},
+	{name: "plan: the maximum is no bound", edits: []edit{{capacityGo, "m.Pool.Max-s.containers", "100-s.containers"}}},
+	{name: "plan: all that is idle leaves at once", edits: []edit{{capacityGo, "max(1, s.containers/10)-s.leaving", "1000"}}},
+	{name: "plan: what starts is not counted", edits: []edit{{capacityGo, "s.containers++\n\t\t\ts.starting++\n\t\t\ts.coming += m.Pool.MaxSessions", "s.coming += 0"}}},
+	{name: "plan: nothing is launched for who waits", edits: []edit{{capacityGo, "short := s.unplaced + pool.WarmSlots", "short := pool.WarmSlots"}}},
+	{name: "plan: a launch is waited for for ever", edits: []edit{{containersGo, "case m.past(l.CreatedAt, m.StartDeadline):", "case false:"}}},
+	{name: "plan: the task of a launch that was given up runs on", edits: []edit{{containersGo, "case running && l.Outcome == state.Expired:", "case false:"}}},
+	{name: "plan: a stopping container's task is not stopped", edits: []edit{{containersGo, `m.stopTask(m.taskARN(c), "it is drained, or never could be reached")`, "_ = c"}}},
+	{name: "plan: who cannot be reached is kept", edits: []edit{{containersGo, "case c.Phase == state.PendingVerification && m.past(c.RegisteredAt, m.StartDeadline):", "case false:"}}},
+	{name: "plan: drained containers are kept", edits: []edit{{containersGo, "if c.Phase != state.Draining || c.DrainAck", "if c.Phase == state.Draining || c.DrainAck"}}},
+
+	// the lease and the executor
+	{name: "lease: the leader does not look at its clock", edits: []edit{{leaseGo, "if l.leading && !l.now().Before(l.until) {", "if false {"}}},
+	{name: "lease: it lasts from the answer", edits: []edit{{leaseGo, "l.until = sent.Add(ttl - leaseMargin)", "l.until = l.now().Add(ttl)"}}},
+	{name: "executor: tasks are stopped without a last look", edits: []edit{{callsGo, "if err := k.c.mayStop(ctx, a.ID); err != nil {", "if err := ctx.Err(); err != nil {"}}},
+	{name: "executor: calls are never repeated", edits: []edit{{callsGo, "k.retries[key] = retry{r.failures + 1, k.c.now().Add(pause)}", "k.inFlight[key] = true"}}},
+	{name: "executor: the time that sessions wait counts tenfold", edits: []edit{{"controller/controller.go", "c.cfg.Store.Wait(ctx, by, ids, waitInterval)", "c.cfg.Store.Wait(ctx, by, ids, 10*waitInterval)"}}},
+	{name: "executor: a listing of ECS is never taken in", edits: []edit{{observeGo, "w.tasksAt = at", "_ = at"}}},
+
+	// the store
+	{name: "store: any epoch will do", edits: []edit{{memoryGo, "by.Epoch == 0 || by.Epoch != m.epoch {", "by.Epoch == 0 {"}}},
+	{name: "store: whoever asks leads", edits: []edit{{memoryGo, "case held && m.leader != replica:", "case held && m.leader == \"\":"}}},
+	{name: "store: binding takes no slot", edits: []edit{{memSessions, "host.Slots = withID(c.Slots, s.ID)", "host.Slots = c.Slots"}}},
+	{name: "plan and store: full containers are bound to", edits: []edit{
+		{memSessions, "if c.Free() == 0 {", "if c.Free() < 0 {"},
+		{bindGo, "if m.bindable(c) && c.Free() > 0 {", "if m.bindable(c) {"},
+		{bindGo, "&candidate{Container: c, free: c.Free(), tenant", "&candidate{Container: c, free: c.Free() + 1, tenant"}}},
+	{name: "store: an end frees no slot", edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
+	{name: "store: a released slot stays", edits: []edit{{memSessions, "m.freeSlot(c, id, m.stamp())", "_ = m.stamp()"}}},
+	{name: "store: an ended id is admitted again", edits: []edit{{memSessions, "if s, ok := m.sessions[a.ID]; ok {", "if s, ok := m.sessions[a.ID]; ok && s.Phase != Ended {"}}},
+	{name: "store: registering again is another life", edits: []edit{{memContainer, "if c.BootID != r.BootID {", "if c.BootID != \"\" {"}}},
+	{name: "store: who is stopping may register", edits: []edit{{memContainer, "} else if old.Phase == Stopping || old.Phase == Gone {", "} else if old.Phase == Gone && r.BootID == \"\" {"}}},
+
+	// the mirror
+	{name: "mirror: hints are not read", edits: []edit{
+		{mirrorGo, "if known = m.sessions.has(h.ID, h.Rev); !known {", "if known = true; !known {"},
+		{mirrorGo, "sessions := m.sessions.stale(index.Sessions)", "sessions := m.sessions.stale(nil)"}}},
+	{name: "mirror: a slow answer sets the clock ahead", edits: []edit{{mirrorGo, "m.storeTime, m.readAt = earliest, after", "m.storeTime, m.readAt = latest, after"}}},
+
+	// the checker
+	{name: "checker: a busy task may be stopped", checker: true, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
+	{name: "checker: one session too many is no matter", checker: true, edits: []edit{{checkerGo, "if c.Used() > c.MaxSessions {", "if c.Used() > c.MaxSessions+1 {"}}},
+	{name: "checker: an old epoch is no matter", checker: true, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch {"}}},
+	{name: "checker: sessions may be lost for no reason", checker: true, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
+}

@@ -1,0 +1,271 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/controller"
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// replica is one process of the service: the real mirror and the real controller, and the
+// links that it holds.
+type replica struct {
+	w    *World
+	id   string
+	life int           // raised by each kill
+	skew time.Duration // of its monotonic clock, which says nothing but how time passes
+
+	up          bool
+	pausedUntil time.Duration
+	cutUntil    time.Duration // no store
+	deafUntil   time.Duration // no hints
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	mirror   *state.Mirror
+	stepper  *controller.Stepper
+	feed     *state.Feed
+	running  map[*proc]struct{}
+	links    map[string]*link
+	seeing   bool
+	reading  bool
+	rounding bool
+	roundAt  time.Duration // when a woken round is due; zero: none
+}
+
+func (w *World) newReplica(n int) *replica {
+	r := &replica{w: w, id: fmt.Sprintf("replica-%d", n), running: map[*proc]struct{}{}}
+	r.start()
+	return r
+}
+
+// start begins a life with nothing.
+func (r *replica) start() {
+	w := r.w
+	r.life++
+	life := r.life
+	w.note("%s starts", r.id)
+	r.up, r.pausedUntil, r.cutUntil, r.deafUntil = true, 0, 0, 0
+	r.seeing, r.reading, r.rounding, r.roundAt = false, false, false, 0
+	r.skew = w.between(0, 1000*time.Hour)
+	r.links = map[string]*link{}
+	r.ctx, r.cancel = context.WithCancel(background)
+	now := func() time.Time { return epochZero.Add(w.now + r.skew) }
+	store := &storeView{w.store, r}
+	r.mirror = state.NewMirror(store, state.MirrorOptions{Now: now})
+	r.stepper = controller.NewStepper(controller.Config{
+		Replica: fmt.Sprintf("%s-%d", r.id, life), Store: store, Mirror: r.mirror, Fleet: &fleetView{r},
+		Policy: w.policy, NewID: func() string { return w.newID("c") },
+	}, controller.Driver{
+		Now:    now,
+		Random: w.rng.Int64N,
+		Beside: func(do func()) {
+			w.after(time.Millisecond, func() { r.spawn(life, do, nil) })
+		},
+	})
+	r.mirror.Subscribe(r.linksHinted)
+	r.feed = w.store.Follow()
+	r.refreshLater(life, 0)
+	w.after(time.Millisecond, func() { r.bid(life) })
+	r.tickLater(life)
+}
+
+// spawn runs a job in that life, unless it is over.
+func (r *replica) spawn(life int, job, over func()) {
+	if r.life != life || !r.up {
+		return
+	}
+	r.w.spawn(r, job, over)
+}
+
+// abandon stops everything that runs, in the middle of whatever it does.
+func (r *replica) abandon() {
+	r.up = false
+	r.life++
+	for p := range r.running {
+		p.void = true
+		if p != r.w.current {
+			p.stop()
+		}
+	}
+	clear(r.running)
+	if r.feed != nil {
+		r.feed.Stop()
+		r.feed = nil
+	}
+	if r.cancel != nil {
+		r.cancel()
+	}
+	for _, id := range sortedKeys(r.links) {
+		r.links[id].broken()
+	}
+	r.links = map[string]*link{}
+}
+
+// kill ends the process at once; another takes its place a little later.
+func (r *replica) kill(back time.Duration) {
+	if !r.up {
+		return
+	}
+	r.w.note("%s is killed", r.id)
+	r.w.check.leadersEnded(r)
+	r.abandon()
+	r.w.after(back, r.start)
+}
+
+// stopGracefully gives the lease up and the links, and ends the process.
+func (r *replica) stopGracefully(back time.Duration) {
+	life := r.life
+	r.w.note("%s is told to stop", r.id)
+	r.spawn(life, func() {
+		r.stepper.Resign(r.ctx)
+		for _, id := range sortedKeys(r.links) {
+			l := r.links[id]
+			if l == nil {
+				continue // closed meanwhile
+			}
+			_ = r.call(r.ctx, stepDisown, func() error { return r.w.store.Disown(r.ctx, l.authority()) })
+		}
+	}, func() {
+		r.w.after(time.Millisecond, func() {
+			if r.life == life {
+				r.kill(back)
+			}
+		})
+	})
+}
+
+// stir notices what has come for the replica.
+func (r *replica) stir() {
+	if !r.up {
+		return
+	}
+	life := r.life
+	if !r.seeing && r.feed.Waiting() {
+		r.seeing = true
+		r.w.after(time.Millisecond, func() { r.see(life) })
+	}
+	if !r.rounding && r.roundAt == 0 && r.stepper.Woken() {
+		r.roundAt = r.w.now + 2*time.Millisecond
+		r.w.after(2*time.Millisecond, func() { r.round(life) })
+	}
+}
+
+// see takes hints in, unless they are lost on the way.
+func (r *replica) see(life int) {
+	if r.life != life {
+		return
+	}
+	hints, documents := r.feed.Take()
+	if r.w.now < r.deafUntil {
+		hints = nil
+	}
+	r.spawn(life, func() { r.mirror.See(r.ctx, hints, documents) }, func() { r.seeing = false; r.relistIfAsked(life) })
+}
+
+func (r *replica) refreshLater(life int, d time.Duration) {
+	r.w.after(d, func() {
+		if r.life == life {
+			r.refresh(life)
+			r.refreshLater(life, r.w.between(4*time.Second, 6*time.Second))
+		}
+	})
+}
+
+func (r *replica) relistIfAsked(life int) {
+	if r.mirror.RelistAsked() {
+		r.refresh(life)
+	}
+}
+
+func (r *replica) refresh(life int) {
+	if r.reading {
+		return
+	}
+	r.reading = true
+	var err error
+	r.spawn(life, func() { err = r.mirror.Refresh(r.ctx) }, func() {
+		r.reading = false
+		if err != nil {
+			r.w.after(500*time.Millisecond, func() {
+				if r.life == life {
+					r.refresh(life)
+				}
+			})
+			return
+		}
+		r.relistIfAsked(life)
+	})
+}
+
+func (r *replica) bid(life int) {
+	next := time.Second
+	r.spawn(life, func() { next, _ = r.stepper.Bid(r.ctx) }, func() {
+		r.w.after(max(next, 100*time.Millisecond), func() { r.bid(life) })
+	})
+}
+
+func (r *replica) tickLater(life int) {
+	r.w.after(r.w.tick, func() {
+		if r.life == life {
+			r.round(life)
+			r.tickLater(life)
+		}
+	})
+}
+
+func (r *replica) round(life int) {
+	if r.life != life {
+		return
+	}
+	r.roundAt = 0
+	if r.rounding {
+		return
+	}
+	r.rounding = true
+	r.stepper.Woken() // taken
+	r.spawn(life, func() { r.stepper.Round(r.ctx) }, func() { r.rounding = false })
+}
+
+var errFault = errors.New("fault")
+
+// call is one call of the replica's to the store or to ECS: it takes time, and faults fall on it.
+func (r *replica) call(ctx context.Context, at Step, do func() error) error {
+	w := r.w
+	fault := w.storm.fall(r, at)
+	w.sleep(300 * time.Microsecond)
+	switch fault.Kind {
+	case callFails:
+		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
+	case killBefore:
+		r.kill(fault.span(time.Second, 20*time.Second))
+		panic(killed{})
+	case pauseBefore:
+		r.pausedUntil = w.now + fault.span(time.Second, 30*time.Second)
+		w.sleep(0)
+	case callSlow:
+		w.sleep(fault.span(100*time.Millisecond, 20*time.Second))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if at < firstFleetStep && (w.now < r.cutUntil || w.now < w.storm.outageUntil) {
+		w.sleep(time.Second)
+		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
+	}
+	err := do()
+	switch fault.Kind {
+	case answerLost:
+		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
+	case killAfter:
+		r.kill(fault.span(time.Second, 20*time.Second))
+		panic(killed{})
+	case pauseAfter:
+		r.pausedUntil = w.now + fault.span(time.Second, 30*time.Second)
+	}
+	w.sleep(300 * time.Microsecond)
+	return err
+}

@@ -1,0 +1,99 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// SelfTest shows the checker worlds that were made bad by hand, one promise broken in each, and
+// lists those that it did not object to, or objected to for another reason.
+func SelfTest() []string {
+	var missed []string
+	for _, bad := range []struct {
+		rule, name string
+		make       func(w *World)
+	}{
+		{"I1", "a task is stopped while it serves a session", func(w *World) { w.check.stopped(w.busyTask()) }},
+		{"I1", "a busy container passes the point of no return", func(w *World) {
+			t := w.busyTask()
+			w.check.stopping(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Stopping})
+		}},
+		{"I8", "a container is held for gone while it serves a session", func(w *World) {
+			t := w.busyTask()
+			w.check.gone(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Gone})
+		}},
+		{"I3", "one session more than slots", func(w *World) {
+			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Slots: []string{"a", "b"}})
+		}},
+		{"I4", "a container comes back from the point of no return", func(w *World) {
+			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.Stopping})
+			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.ContainerReady})
+		}},
+		{"I2", "a session is ready on two containers", func(w *World) {
+			w.check.readied(&state.Session{ID: "s", Container: "c", BootID: "b"})
+			w.check.readied(&state.Session{ID: "s", Container: "d", BootID: "b"})
+		}},
+		{"C4", "a write under an epoch that has passed", func(w *World) {
+			w.epoch = 7
+			w.check.wrote(w.replicas[0], stepBind, state.Authority{Epoch: 6})
+		}},
+		{"I5", "an epoch goes back", func(w *World) {
+			w.check.granted(w.replicas[0], 7)
+			w.check.granted(w.replicas[0], 6)
+		}},
+		{"state §2", "an ended session lives again", func(w *World) {
+			w.check.session(nil, &state.Session{ID: "s", Phase: state.Ended})
+			w.check.session(nil, &state.Session{ID: "s", Phase: state.Pending})
+		}},
+		{"C6", "a session is released that nobody released", func(w *World) {
+			w.people.wishes["s"] = &wish{id: "s"}
+			w.check.ending(&state.Session{ID: "s", Phase: state.Ready}, &state.Session{ID: "s", Reason: state.Released}, state.Authority{Epoch: 1})
+		}},
+		{"C6", "a session is called lost that is served", func(w *World) {
+			t := w.busyTask()
+			before := &state.Session{ID: "s", Phase: state.Ready, Container: t.ContainerID, BootID: t.process.boot}
+			w.check.ending(before, &state.Session{ID: "s", Reason: state.ContainerLost}, state.Authority{Epoch: 1})
+		}},
+		{"C6", "a session is ended before its deadline", func(w *World) {
+			before := &state.Session{ID: "s", Phase: state.Ready, Deadline: w.clock().Add(time.Minute)}
+			w.check.ending(before, &state.Session{ID: "s", Reason: state.DeadlinePassed}, state.Authority{Epoch: 1})
+		}},
+		{"I16", "a session is given up after one attempt", func(w *World) {
+			w.check.ending(&state.Session{ID: "s", Phase: state.Bound, Attempts: 1}, &state.Session{ID: "s", Reason: state.Failed}, state.Authority{Epoch: 1})
+		}},
+		{"I14", "a session is bound to a silent container", func(w *World) {
+			r := w.replicas[0]
+			c, _ := w.store.Register(background, state.Registration{ID: "c", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
+			_, _ = w.store.Report(background, state.Authority{Container: "c", OwnerSeq: c.OwnerSeq}, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
+			epoch, _, _ := w.store.AcquireLease(background, r.id)
+			by := state.Authority{Epoch: epoch}
+			_, _ = w.store.Admit(background, by, state.Admission{ID: "s", Remaining: time.Hour})
+			w.now += 3 * time.Minute
+			s, _ := w.store.Bind(background, by, state.Binding{Session: "s", Container: "c", BootID: "b"})
+			w.check.bound(s)
+		}},
+		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
+	} {
+		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})
+		bad.make(w)
+		switch v := w.check.broken; {
+		case v == nil:
+			missed = append(missed, bad.name+": no objection")
+		case v.Rule != bad.rule:
+			missed = append(missed, fmt.Sprintf("%s: %v, not %s", bad.name, v, bad.rule))
+		}
+		w.end()
+	}
+	return missed
+}
+
+// busyTask is a task whose container serves session s.
+func (w *World) busyTask() *task {
+	t := &task{launch: "c", runs: true, Task: state.Task{ARN: "arn:c", ContainerID: "c", LastStatus: "RUNNING", DesiredStatus: "RUNNING"}}
+	p := &process{w: w, task: t, id: "c", boot: "b", slots: 1, alive: true, held: map[string]*browser{"s": {session: "s", serving: true}}}
+	t.process, w.procs["c"] = p, p
+	w.people.wishes["s"] = &wish{id: "s"}
+	return t
+}

@@ -1,0 +1,43 @@
+package sim_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/wallcrawler/wallcrawler/controller/sim"
+)
+
+// A short run of what make sim does for two minutes.
+func TestWorlds(t *testing.T) {
+	worlds := 8
+	if testing.Short() {
+		worlds = 2
+	}
+	total, failed := sim.Many(1, worlds, func() bool { return false }, sim.Options{Storms: 2, Without: sim.Unbuilt})
+	for _, r := range failed {
+		t.Errorf("seed %d: %v", r.Seed, r.Broken)
+		sim.Shrink(r, sim.Options{Storms: 2, Without: sim.Unbuilt}, 50).Story(os.Stderr)
+	}
+	if total.Worlds != worlds || total.Faults == 0 || total.Binds == 0 || total.Stops == 0 {
+		t.Errorf("%d worlds, %d faults, %d bindings, %d stops: too little happened", total.Worlds, total.Faults, total.Binds, total.Stops)
+	}
+}
+
+func TestTheSameSeedIsTheSameStory(t *testing.T) {
+	o := sim.Options{Storms: 2, Without: sim.Unbuilt}
+	for seed := range uint64(4) {
+		a, b := sim.Run(seed, o), sim.Run(seed, o)
+		if a.Trace != b.Trace || a.Tally.Steps != b.Tally.Steps {
+			t.Errorf("seed %d: %d steps and %x, then %d steps and %x", seed, a.Tally.Steps, a.Trace, b.Tally.Steps, b.Trace)
+		}
+	}
+	if a, b := sim.Run(1, o), sim.Run(2, o); a.Trace == b.Trace {
+		t.Error("two seeds gave the same story")
+	}
+}
+
+func TestTheCheckerObjectsToWorldsThatAreBad(t *testing.T) {
+	for _, missed := range sim.SelfTest() {
+		t.Error(missed)
+	}
+}

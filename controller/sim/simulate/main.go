@@ -1,0 +1,69 @@
+// Command simulate lives through simulated worlds and says what it has seen: see make sim.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/controller/sim"
+)
+
+func main() {
+	var (
+		seed   = flag.Uint64("seed", 1, "first seed")
+		worlds = flag.Int("worlds", math.MaxInt, "worlds at most")
+		length = flag.Duration("for", 0, "how long to go on; 0: until all worlds are done")
+		whole  = flag.Bool("whole", false, "fail if a cell of the matrix is empty or a mark was not reached")
+		quick  = flag.Bool("quick", false, "say only which seed failed, without its story")
+	)
+	self := flag.Bool("selftest", false, "only show the checker what is bad")
+	flag.Parse()
+	if *self {
+		missed := sim.SelfTest()
+		for _, what := range missed {
+			fmt.Println(what)
+		}
+		os.Exit(min(1, len(missed)))
+	}
+	os.Exit(simulate(*seed, *worlds, *length, *whole, *quick))
+}
+
+func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) int {
+	if worlds == math.MaxInt && length == 0 {
+		length = 2 * time.Minute
+	}
+	end := time.Now().Add(length)
+	total, failed := sim.Many(seed, worlds, func() bool { return length > 0 && time.Now().After(end) }, sim.Options{Without: sim.Unbuilt})
+	if quick {
+		for _, r := range failed {
+			fmt.Printf("seed %d: %v\n", r.Seed, r.Broken)
+			return 1
+		}
+		return 0
+	}
+	bad := len(failed)
+	total.Print(os.Stdout)
+	for _, r := range failed {
+		fmt.Printf("\nseed %d FAILED: %v\nshrinking it\n", r.Seed, r.Broken)
+		if small := sim.Shrink(r, sim.Options{Without: sim.Unbuilt}, 100); small.Broken != nil {
+			small.Story(os.Stdout)
+		} else {
+			fmt.Println("it does not fail a second time: the world is not deterministic")
+		}
+	}
+	if whole {
+		missing := append(total.Empty(sim.Unbuilt), total.Unreached()...)
+		for _, what := range missing {
+			fmt.Printf("never happened: %s\n", what)
+		}
+		bad += len(missing)
+	}
+	fmt.Printf("\n%d passed, %d failed\n", total.Worlds-len(failed), bad)
+	if bad > 0 {
+		return 1
+	}
+	return 0
+}
