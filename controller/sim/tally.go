@@ -112,6 +112,7 @@ func (t *Tally) Print(out io.Writer) {
 	p("")
 	p("%d worlds of 1 to 3 replicas, up to 10 containers and 40 slots; %d lived through twice, step by step the same", t.Worlds, t.Replayed)
 	p("%.0f simulated cluster-hours, %d steps, %d reigns", t.Time.Hours(), t.Steps, t.Reigns)
+	p("%d of %d cells are empty", len(t.Empty(Unbuilt)), (int(kinds)-3)*(int(steps)-1))
 	p("%d faults of %d kinds; %d of them around the intent, the call and the record of a launch", t.Faults, t.Kinds(), t.CrashPoints())
 	p("%d sessions wished for, %d bindings, %d ends; %d launches, %d drains by the leader, %d tasks stopped", t.Sessions, t.Binds, t.Ends, t.Launches, t.Drains, t.Stops)
 }

@@ -68,24 +68,25 @@ func run(record bool, only string, worlds int, seeds map[string]string) error {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			begin := time.Now()
-			how, seed, err := try(filepath.Join(dir, fmt.Sprint(i)), m, record, worlds, seeds[m.name])
+			how, seed, missed := try(filepath.Join(dir, fmt.Sprint(i)), m, record, worlds, seeds[m.name])
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
+			if missed != nil {
 				failed++
-				fmt.Printf("SURVIVED  %-60s %v\n", m.name, err)
+				fmt.Printf("SURVIVED  %-60s %v\n", m.name, missed)
 				return
 			}
 			passed++
 			seeds[m.name] = seed
+			if record {
+				err = writeSeeds(seeds)
+			}
 			fmt.Printf("caught    %-60s seed %-5s %s (%s)\n", m.name, seed, how, time.Since(begin).Round(100*time.Millisecond))
 		})
 	}
 	wg.Wait()
-	if record {
-		if err := writeSeeds(seeds); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	fmt.Printf("\n%d passed, %d failed\n", passed, failed)
 	if failed > 0 {
