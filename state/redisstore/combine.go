@@ -19,9 +19,10 @@ const (
 	maxFlights = 3
 	// maxFlight bounds one pipeline: Redis answers nobody else while it carries one out.
 	maxFlight = 64
-	// maxGathering is how long a call may wait for its flight. One that has waited longer is
-	// not sent: whoever made it checked its authority then, not now.
-	maxGathering = 500 * time.Millisecond
+	// maxGathering is how long a call may wait for its flight: as long as one alone waits for a
+	// connection. One that has waited longer is not sent: whoever made it checked its authority
+	// then, not now.
+	maxGathering = callTimeout
 )
 
 // combiner sends the calls of many goroutines in common pipelines, so that a thousand writes

@@ -261,7 +261,6 @@ func (v *watching) until(what string, enough func() bool) {
 	for {
 		v.mu.Lock()
 		done := enough()
-		got := fmt.Sprint(v.got, v.told)
 		v.mu.Unlock()
 		if done {
 			return
@@ -269,7 +268,9 @@ func (v *watching) until(what string, enough func() bool) {
 		select {
 		case <-v.news:
 		case <-timeout:
-			v.w.t.Fatalf("never heard of %s; heard %s", what, got)
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.w.t.Fatalf("never heard of %s; heard %v %v", what, v.got, v.told)
 		}
 	}
 }
@@ -344,6 +345,9 @@ func testHints(_ *testing.T, w *world) {
 	}
 	for _, each := range []*watching{v, other} {
 		each.until("the whole burst", func() bool {
+			if len(each.got) < 1100 {
+				return false
+			}
 			seen := map[string]bool{}
 			for _, h := range each.got {
 				seen[h.ID] = true

@@ -102,7 +102,7 @@ type world struct {
 }
 
 const (
-	patience  = 10 * time.Second // for what must come
+	patience  = 30 * time.Second // for what must come
 	replica   = "replica-1"
 	boot      = "boot-1"
 	otherBoot = "boot-2"
