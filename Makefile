@@ -14,7 +14,7 @@ PKG           ?= ./...
 ALSO          := $(if $(filter ./...,$(PKG)),-also charts/test)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart sbom release mixed golden sim sim-long mutants mutants-replay
+.PHONY: help dev test soak setup build check lint layers fmt bench bench-relay conformance replicas chaos cover fuzz docs docker chart sbom release mixed golden sim sim-long mutants mutants-replay
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

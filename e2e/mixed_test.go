@@ -13,7 +13,7 @@ import (
 
 // firstMixed is the commit that HEAD must get along with while there is no tag: the last one
 // before releases were prepared.
-const firstMixed = "016e74d"
+const firstMixed = "f6a520f"
 
 // earlier builds an earlier commit of this program in a worktree: what WALLCRAWLER_MIXED_FROM
 // names, else the last tag before HEAD, else firstMixed.
