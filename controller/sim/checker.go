@@ -53,7 +53,7 @@ func (k *checker) blind(until time.Duration) { k.blindTo = max(k.blindTo, until)
 
 func (k *checker) leadersEnded(*replica) {}
 
-func (k *checker) hangs(p *process) { k.w.tally.mark("a container hung") }
+func (k *checker) hangs() { k.w.tally.mark("a container hung") }
 
 // step is what must hold after every step.
 func (k *checker) step() {

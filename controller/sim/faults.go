@@ -341,7 +341,7 @@ func (s *storm) container(p *process, f Fault) bool {
 		w.ecs.over(p.task, "EssentialContainerExited", "exit 1")
 	case containerHangs:
 		p.hungUntil = w.now + f.span(5*time.Second, 4*time.Minute)
-		w.check.hangs(p)
+		w.check.hangs()
 	case containerReturns:
 		if w.protocol == 1 {
 			return false

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
@@ -409,10 +410,5 @@ func (l *link) judge(v *storeView, id string) {
 }
 
 func hasSlot(c *state.Container, id string) bool {
-	for _, held := range c.Slots {
-		if held == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Slots, id)
 }

@@ -23,7 +23,6 @@ type process struct {
 	drainSeq  int64
 	held      map[string]*browser // by session id
 	link      *link               // nil: it has none
-	boots     int
 
 	refuses, slow int // of the next sessions
 }

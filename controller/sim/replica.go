@@ -248,6 +248,7 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 		w.sleep(0)
 	case callSlow:
 		w.sleep(fault.span(100*time.Millisecond, 20*time.Second))
+	default: // falls after the call, or not on calls at all
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -265,6 +266,7 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 		panic(killed{})
 	case pauseAfter:
 		r.pausedUntil = w.now + fault.span(time.Second, 30*time.Second)
+	default: // fell before the call, or does not fall on calls at all
 	}
 	w.sleep(300 * time.Microsecond)
 	return err

@@ -73,10 +73,7 @@ func newWorld(seed uint64, o Options) *World {
 	w.store = state.NewMemory(w.clock)
 	w.check = newChecker(w)
 	w.ecs = &cloud{w: w, tasks: map[string]*task{}}
-	w.protocol = 1 + w.rng.IntN(3)/1
-	if w.protocol > 2 {
-		w.protocol = 2
-	}
+	w.protocol = min(1+w.rng.IntN(3), 2) // two worlds in three are of version 2
 	w.tick = []time.Duration{time.Second, 5 * time.Second}[w.rng.IntN(2)]
 	w.policy = plan.Policy{
 		Pool: state.Pool{

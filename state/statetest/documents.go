@@ -269,8 +269,9 @@ func (v *watching) until(what string, enough func() bool) {
 		case <-v.news:
 		case <-timeout:
 			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.w.t.Fatalf("never heard of %s; heard %v %v", what, v.got, v.told)
+			got := fmt.Sprint(v.got, v.told)
+			v.mu.Unlock()
+			v.w.t.Fatalf("never heard of %s; heard %s", what, got)
 		}
 	}
 }

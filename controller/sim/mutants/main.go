@@ -73,7 +73,7 @@ func run(record bool, only string, worlds int, seeds map[string]string) error {
 			defer mu.Unlock()
 			if missed != nil {
 				failed++
-				fmt.Printf("SURVIVED  %-60s %v\n", m.name, missed)
+				fmt.Fprintf(os.Stdout, "SURVIVED  %-60s %v\n", m.name, missed)
 				return
 			}
 			passed++
@@ -81,14 +81,14 @@ func run(record bool, only string, worlds int, seeds map[string]string) error {
 			if record {
 				err = writeSeeds(seeds)
 			}
-			fmt.Printf("caught    %-60s seed %-5s %s (%s)\n", m.name, seed, how, time.Since(begin).Round(100*time.Millisecond))
+			fmt.Fprintf(os.Stdout, "caught    %-60s seed %-5s %s (%s)\n", m.name, seed, how, time.Since(begin).Round(100*time.Millisecond))
 		})
 	}
 	wg.Wait()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%d passed, %d failed\n", passed, failed)
+	fmt.Fprintf(os.Stdout, "\n%d passed, %d failed\n", passed, failed)
 	if failed > 0 {
 		return fmt.Errorf("%d planted bugs were not found", failed)
 	}

@@ -24,7 +24,7 @@ func main() {
 	if *self {
 		missed := sim.SelfTest()
 		for _, what := range missed {
-			fmt.Println(what)
+			fmt.Fprintln(os.Stdout, what)
 		}
 		os.Exit(min(1, len(missed)))
 	}
@@ -39,7 +39,7 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 	total, failed := sim.Many(seed, worlds, func() bool { return length > 0 && time.Now().After(end) }, sim.Options{Without: sim.Unbuilt})
 	if quick {
 		for _, r := range failed {
-			fmt.Printf("seed %d: %v\n", r.Seed, r.Broken)
+			fmt.Fprintf(os.Stdout, "seed %d: %v\n", r.Seed, r.Broken)
 			return 1
 		}
 		return 0
@@ -47,21 +47,21 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 	bad := len(failed)
 	total.Print(os.Stdout)
 	for _, r := range failed {
-		fmt.Printf("\nseed %d FAILED: %v\nshrinking it\n", r.Seed, r.Broken)
+		fmt.Fprintf(os.Stdout, "\nseed %d FAILED: %v\nshrinking it\n", r.Seed, r.Broken)
 		if small := sim.Shrink(r, sim.Options{Without: sim.Unbuilt}, 100); small.Broken != nil {
 			small.Story(os.Stdout)
 		} else {
-			fmt.Println("it does not fail a second time: the world is not deterministic")
+			fmt.Fprintln(os.Stdout, "it does not fail a second time: the world is not deterministic")
 		}
 	}
 	if whole {
 		missing := append(total.Empty(sim.Unbuilt), total.Unreached()...)
 		for _, what := range missing {
-			fmt.Printf("never happened: %s\n", what)
+			fmt.Fprintf(os.Stdout, "never happened: %s\n", what)
 		}
 		bad += len(missing)
 	}
-	fmt.Printf("\n%d passed, %d failed\n", total.Worlds-len(failed), bad)
+	fmt.Fprintf(os.Stdout, "\n%d passed, %d failed\n", total.Worlds-len(failed), bad)
 	if bad > 0 {
 		return 1
 	}
