@@ -127,7 +127,11 @@ type Config struct {
 
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics are registered
-	Gatherer   prometheus.Gatherer   // nil: /metrics is not offered
+
+	// Created is told of each session that a request has created and waited for since began;
+	// nil: nobody is.
+	Created  func(session string, began time.Time, header http.Header)
+	Gatherer prometheus.Gatherer // nil: /metrics is not offered
 
 	// The operator's views, made elsewhere; nil: not offered.
 	Tasks func(ctx context.Context) (any, error)
@@ -171,6 +175,7 @@ type Server struct {
 	bodyTimeout    time.Duration
 	tasks          func(ctx context.Context) (any, error)
 	plan           func(ctx context.Context) (any, error)
+	created        func(session string, began time.Time, header http.Header)
 
 	log      *slog.Logger
 	metrics  *metrics
@@ -195,7 +200,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		store: cfg.Store, mirror: cfg.Mirror, tokens: cfg.Tokens, keys: cfg.Keys, containerKeys: cfg.ContainerKeys, relay: cfg.Relay,
 		tickets: cfg.Tickets, dialect: cfg.Dialect,
-		replica: cfg.Replica, version: cfg.Version, tasks: cfg.Tasks, plan: cfg.Plan,
+		replica: cfg.Replica, version: cfg.Version, tasks: cfg.Tasks, plan: cfg.Plan, created: cfg.Created,
 		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody, bodyTimeout: cfg.BodyTimeout,
 		log: cfg.Log, started: time.Now(), page: newDashboard(),
 		sharedToken: cfg.SharedToken, containerNetworks: cfg.ContainerNetworks,

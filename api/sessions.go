@@ -60,6 +60,9 @@ func (s *Server) createSession(c echo.Context) error {
 
 	v.status = s.awaitBrowser(c.Request().Context(), v.id)
 	s.metrics.creates.WithLabelValues(sourceOf(v.status)).Observe(time.Since(start).Seconds())
+	if s.created != nil {
+		s.created(v.id, start, c.Request().Header)
+	}
 	out, err := s.connected(v, base)
 	if err != nil {
 		return err

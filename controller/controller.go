@@ -35,8 +35,8 @@ type Store interface {
 	state.Rebuilder
 }
 
-// Config is what a Controller runs with. All fields but the durations, Log and Registerer
-// are required.
+// Config is what a Controller runs with. All fields but the durations, Log, Registerer and
+// those that may be nil are required.
 type Config struct {
 	Replica string // this replica's id
 	Store   Store
@@ -60,6 +60,9 @@ type Config struct {
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+
+	// Ended is told, while this replica leads, of each session that has ended; nil: nobody is.
+	Ended func(s *state.Session)
 
 	machine machine // what a Stepper puts in the process's place
 }

@@ -56,9 +56,13 @@ func told(a plan.Action) (e state.Event, tell bool) {
 	return e, true
 }
 
-// tellEnds tells of sessions that have ended otherwise than their requesters wished.
+// tellEnds tells of sessions that have ended; as events, of those that ended otherwise than
+// their requesters wished.
 func (c *Controller) tellEnds(ended []*state.Session) {
 	for _, s := range ended {
+		if c.cfg.Ended != nil {
+			c.cfg.Ended(s)
+		}
 		if s.Reason == state.Released {
 			continue
 		}

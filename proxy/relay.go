@@ -69,6 +69,9 @@ type RelayConfig struct {
 
 	Log        *slog.Logger          // nil: silent
 	Registerer prometheus.Registerer // nil: no metrics
+
+	// Ended is told of each client's connection that has ended; nil: nobody is.
+	Ended func(session string, c state.Connection)
 }
 
 // Access is a request that the caller has authenticated.

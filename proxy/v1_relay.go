@@ -250,6 +250,13 @@ func (r *Relay) carryV1(seat v1Seat) {
 		s.detach(c, r.cfg.Links.graceAfter(clean && !c.wasEnded()))
 	}
 	r.unhost(c, seat.user, clean)
+	if r.cfg.Ended != nil {
+		by := closedByClient
+		if c.wasEnded() {
+			by = closedByBackend // or for its sake
+		}
+		r.cfg.Ended(seat.session, state.Connection{Opened: c.opened, Closed: time.Now(), ClosedBy: by})
+	}
 	r.log.Info("client disconnected", "session", seat.session, "clean", clean,
 		"after", time.Since(c.opened).String(), "error", errorText(err))
 }

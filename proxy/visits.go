@@ -94,6 +94,9 @@ func (r *Relay) ended(v *visit, result tunnel.Result) {
 	r.metrics.lasted.Observe(c.Closed.Sub(c.Opened).Seconds())
 	r.log.Info("client disconnected", "session", v.session, "by", c.ClosedBy, "code", c.Code,
 		"after", c.Closed.Sub(c.Opened).String(), "toBrowser", c.BytesToBrowser, "toClient", c.BytesToClient, "error", errorText(result.Err))
+	if r.cfg.Ended != nil {
+		r.cfg.Ended(v.session, c)
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,10 +18,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wallcrawler/wallcrawler/api"
 	"github.com/wallcrawler/wallcrawler/api/emf"
+	"github.com/wallcrawler/wallcrawler/api/traces"
 	"github.com/wallcrawler/wallcrawler/controller"
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
@@ -65,6 +67,8 @@ type options struct {
 	secureListener net.Listener // with certificate
 	containerTLS   *tls.Config  // nil: containers are spoken to in the clear
 
+	traces traces.Config // its Endpoint empty: none
+
 	emfOut   io.Writer // where metrics for CloudWatch are printed; nil: nowhere
 	emfEvery time.Duration
 
@@ -85,8 +89,12 @@ type service struct {
 	keepers    []keeper
 	owners     *proxy.Owners
 	projector  *proxy.Projector
-	emf        *emf.Printer // nil: none
+	emf        *emf.Printer   // nil: none
+	traces     *traces.Tracer // nil: none
 }
+
+// lastTraces is how long the end may take to send the last traces.
+const lastTraces = 3 * time.Second
 
 // storeRetry is how often an unreachable store is tried at the start.
 const storeRetry = time.Second
@@ -151,13 +159,22 @@ func newService(ctx context.Context, o options) (*service, error) {
 	}
 	fleet := ecs.New(o.fleet)
 
+	var tracer *traces.Tracer
+	if o.traces.Endpoint != "" {
+		o.traces.Deployment, o.traces.Replica, o.traces.Version = o.redis.Deployment, o.replica, o.version
+		if tracer, err = traces.New(ctx, o.traces); err != nil {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+		}
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { o.log.Warn("traces were not delivered, and are dropped", "error", err) }))
+	}
+
 	o.redis.Log, o.redis.Metrics = o.log, registry
 	redis.SetLogger(redisLog{o.log}) // the library's own would write to stderr, past every format
 	store, err := openStore(ctx, o.redis, o.listener, o.log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{o: o, log: o.log, store: store, tokens: known.tokens, keepers: known.keepers}
+	s := &service{o: o, log: o.log, store: store, tokens: known.tokens, keepers: known.keepers, traces: tracer}
 	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
 	o.policy.Pool = o.pool
 	dial := proxy.NewDialer(o.containerCIDRs)
@@ -166,6 +183,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
 		NewID:  func() string { return "cnt_" + rand.Text() },
 		Relist: o.relist, TasksInterval: o.tasksEvery, ExposeTaskARN: o.exposeTaskARN, Log: o.log, Registerer: registry,
+		Ended: tracer.Ended,
 	})
 	if o.containerTLS != nil {
 		dial = proxy.NewTLSDialer(dial, o.containerTLS)
@@ -195,7 +213,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Dial: dial, Hold: o.hold, Links: s.links, Peers: newPeers(o, s.owners, known.containers, registry),
 		PoolProtocol: fixedProtocol(state.Dialect(o.dialect)),
 		MaxClients:   o.capacity.clients, MaxClientsPerUser: o.clientsPerUser, Keep: o.keep,
-		Log: o.log, Registerer: registry,
+		Log: o.log, Registerer: registry, Ended: tracer.Connected,
 	})
 	s.server, err = api.New(api.Config{
 		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
@@ -203,7 +221,7 @@ func newService(ctx context.Context, o options) (*service, error) {
 		MaxFiles: o.capacity.files,
 		Tickets:  known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
-		Log: o.log, Registerer: registry, Gatherer: registry,
+		Log: o.log, Registerer: registry, Gatherer: registry, Created: tracer.Created,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
 		Plan:  func(ctx context.Context) (any, error) { return s.controller.Explain(ctx) },
 	})
@@ -273,7 +291,13 @@ func (s *service) run(ctx context.Context) error {
 	s.relay.Drain(life, s.o.drainTimeout)
 	unlink() // the containers' agents then register with another replica
 	end()
-	return group.Wait()
+	err := group.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTraces)
+	defer cancel()
+	if lost := s.traces.Shutdown(last); lost != nil {
+		s.log.Warn("the last traces were not delivered", "error", lost)
+	}
+	return err
 }
 
 func wait(ctx context.Context, d time.Duration) {

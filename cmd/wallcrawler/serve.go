@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wallcrawler/wallcrawler/api/traces"
 	"github.com/wallcrawler/wallcrawler/controller/ecs"
 	"github.com/wallcrawler/wallcrawler/controller/plan"
 	"github.com/wallcrawler/wallcrawler/state"
@@ -163,6 +164,10 @@ func serveOptions(c *config) (options, error) {
 	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")
+	o.traces = traces.Config{Endpoint: c.GetString("otlp_endpoint"), Ratio: float64(c.GetInt("traces_percent")) / 100}
+	if o.traces.Ratio < 0 || o.traces.Ratio > 1 {
+		errs = append(errs, fmt.Errorf("TRACES_PERCENT is %d: it must be 0 to 100", c.GetInt("traces_percent")))
+	}
 	if o.emfEvery = c.GetDuration("emf_interval"); o.emfEvery < time.Second {
 		errs = append(errs, fmt.Errorf("EMF_INTERVAL is %v: it must be 1 s or more", o.emfEvery))
 	}

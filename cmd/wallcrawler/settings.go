@@ -93,6 +93,8 @@ func serveSettings() []setting {
 		{key: "drain_timeout", env: []string{"DRAIN_TIMEOUT"}, value: 100 * time.Second, help: "at SIGTERM: joined clients may go on for this long"},
 		{key: "emf", env: []string{"EMF"}, value: false, help: "print metrics for CloudWatch to stdout, in Embedded Metric Format"},
 		{key: "emf_interval", env: []string{"EMF_INTERVAL"}, value: emf.DefaultEvery, help: "with EMF: how often"},
+		{key: "otlp_endpoint", env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT"}, value: "", help: "where traces of sessions go, by OTLP over HTTP: a base URL, http://127.0.0.1:4318; empty: there are none. The OTEL_* variables of headers and certificates apply"},
+		{key: "traces_percent", env: []string{"TRACES_PERCENT"}, value: 100, unit: "percent", help: "with OTEL_EXPORTER_OTLP_ENDPOINT: of all sessions, how many are traced"},
 		{key: "log_level", env: []string{"LOG_LEVEL"}, value: "info", help: "debug, info, warn or error"},
 	}
 }
