@@ -40,3 +40,10 @@ func (k *Keeper) LooksForTest() uint64 { return k.looks.Load() }
 
 // ParksForTest tells whether idle directions are parked here.
 const ParksForTest = runtime.GOOS == "linux"
+
+// KeptForTest tells how many bytes of payload a scanner keeps of a whole stream.
+func KeptForTest(stream []byte) int {
+	var s scanner
+	s.scan(stream)
+	return len(s.control)
+}

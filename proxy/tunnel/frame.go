@@ -64,7 +64,7 @@ func (s *scanner) scan(p []byte) {
 // scanPayload takes bytes of a frame's payload and returns the rest.
 func (s *scanner) scanPayload(p []byte) []byte {
 	n := int(min(uint64(len(p)), s.left))
-	if s.opcode == opClose {
+	if s.opcode == opClose && s.close == nil { // none but the first matters
 		s.control = append(s.control, p[:n]...)
 	}
 	s.skip(uint64(n))
@@ -136,7 +136,7 @@ func (s *scanner) beginFrame() {
 	switch {
 	case first&0x70 != 0, // no extension was agreed on that could set these
 		s.opcode > opBinary && s.opcode < opClose, s.opcode > opPong,
-		isControl && (!s.fin || s.left > maxControl),
+		isControl && (!s.fin || second&0x7f > maxControl), // in its shortest form only
 		s.left > 1<<63-1,
 		isMasked != s.masked:
 		s.malformed = true

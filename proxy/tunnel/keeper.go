@@ -50,6 +50,8 @@ type watch struct {
 	quiet  time.Duration // likewise, but from the last ping on
 	silent time.Duration // for how long nothing has come
 	ask    time.Duration // how long that must be before the kernel is asked whether the peer is there
+	taken  uint64        // by the destination's kernel, while a write to it blocks
+	stuck  time.Duration // for how long it has taken nothing
 }
 
 // NewKeeper returns a Keeper. Tunnels are not looked after before Run.
@@ -142,7 +144,13 @@ func (k *Keeper) lookAt(t *Tunnel) (asked int) {
 			continue
 		}
 		if f.sink.blocked.Load() {
-			if f.to() == Client && w.quiet >= k.cfg.Stall {
+			// One write may be long, and its reader slow: the kernel knows whether any of it is taken.
+			if f.to() != Client {
+				continue
+			}
+			if n := acknowledged(f.dst); n != w.taken {
+				w.taken, w.stuck = n, 0
+			} else if w.stuck += k.cfg.Tick; w.stuck >= k.cfg.Stall {
 				t.stall()
 			}
 		} else if w.quiet == 2*k.cfg.Tick && t.call(f, wishPark) {

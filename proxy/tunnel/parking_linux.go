@@ -99,11 +99,13 @@ func (p *parking) watch(f *flow) bool {
 			for int(fd) >= len(p.flows) {
 				p.flows = append(p.flows, make([]*flow, 1024)...)
 			}
-			p.flows[fd] = f
 		}
 		const oneShot = 1 << 30
 		event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | oneShot, Fd: int32(fd)}
 		ok = syscall.EpollCtl(p.epoll, op, int(fd), &event) == nil
+		if ok {
+			p.flows[fd] = f
+		}
 	})
 	f.armed = f.armed || ok
 	return ok

@@ -27,23 +27,38 @@ func rawIO(call, fd uintptr, p []byte) (int, syscall.Errno) {
 // unheard is for how long the peer has not answered anything, be it what was sent or a probe; zero
 // if nobody knows, or if the peer wants nothing now: then it is asked too rarely.
 func unheard(conn net.Conn) (d time.Duration) {
+	const unacked, lastAckReceived, notSent = 24, 56, 144 // 32 bits wide
+	info, ok := tcpInfo(conn)
+	at := func(offset int) uint32 { return binary.NativeEndian.Uint32(info[offset:]) }
+	if ok && (at(unacked) > 0 || at(notSent) == 0) {
+		d = time.Duration(at(lastAckReceived)) * time.Millisecond
+	}
+	return d
+}
+
+// acknowledged is how many bytes the peer has taken in all; zero if nobody knows.
+func acknowledged(conn net.Conn) uint64 {
+	const bytesAcked = 120
+	info, _ := tcpInfo(conn)
+	return binary.NativeEndian.Uint64(info[bytesAcked:])
+}
+
+// tcpInfoSize is how much of struct tcp_info is asked for: what is needed of it.
+const tcpInfoSize = 148
+
+// tcpInfo is what the kernel knows of a connection, all zero if nothing.
+func tcpInfo(conn net.Conn) (info [tcpInfoSize]byte, ok bool) {
 	raw := rawConn(under(conn))
 	if raw == nil {
-		return 0
+		return info, false
 	}
-	// Fields of struct tcp_info, all 32 bits wide.
-	const unacked, lastAckReceived, notSent, size = 24, 56, 144, 148
-	var info [size]byte
 	_ = raw.Control(func(fd uintptr) {
-		got := uint32(size)
+		got := uint32(tcpInfoSize)
 		_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&got)), 0)
-		at := func(offset int) uint32 { return binary.NativeEndian.Uint32(info[offset:]) }
-		if errno == 0 && got == size && (at(unacked) > 0 || at(notSent) == 0) {
-			d = time.Duration(at(lastAckReceived)) * time.Millisecond
-		}
+		ok = errno == 0 && got == tcpInfoSize
 	})
-	return d
+	return info, ok
 }
 
 // disconnect ends a connection at once: whoever reads from it or writes to it fails.
