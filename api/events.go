@@ -61,7 +61,11 @@ func (s *Server) events(ctx context.Context, after, object string, limit int) ([
 	if after == "" {
 		events, err = s.store.Tail(ctx, state.EventsKept)
 	} else {
-		events, err = s.store.EventsAfter(ctx, after, state.EventsKept)
+		n := state.EventsKept // of which the object's are few
+		if object == "" {
+			n = limit
+		}
+		events, err = s.store.EventsAfter(ctx, after, n)
 	}
 	if err != nil {
 		return nil, err

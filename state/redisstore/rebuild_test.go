@@ -98,3 +98,31 @@ func beside(t *testing.T, n int, do func(i int) error) {
 		t.FailNow()
 	}
 }
+
+// An index that was evicted while its records stayed is filled from whoever knows of them:
+// else they would be missed at each look, and nothing be decided any more.
+func TestARecordThatTheIndexLacksIsListedAgain(t *testing.T) {
+	addr := startRedis(t)
+	admin := client(t, addr)
+	s := open(t, redisstore.Options{Addrs: []string{addr}})
+	epoch, _, err := s.AcquireLease(t.Context(), "r1")
+	must(t, err)
+	c, err := s.Register(t.Context(), state.Registration{ID: "c1", Launch: "c1", BootID: "boot", Protocol: 2, MaxSessions: 8, Owner: "r1"})
+	must(t, err)
+	x, err := s.Admit(t.Context(), state.Authority{Epoch: epoch}, state.Admission{ID: "s1", Spec: []byte(`{}`), Remaining: time.Hour})
+	must(t, err)
+	before, err := s.Index(t.Context())
+	must(t, err)
+	keys, _, err := admin.ScanType(t.Context(), 0, "*", 1000, "zset").Result()
+	must(t, err)
+	if len(keys) < 2 {
+		t.Fatalf("the indexes are %v", keys)
+	}
+	must(t, admin.Del(t.Context(), keys...).Err())
+	must(t, s.Restore(t.Context(), before.Seq, state.Records{Sessions: []*state.Session{x}, Containers: []*state.Container{c}}))
+	after, err := s.Index(t.Context())
+	must(t, err)
+	if !maps.Equal(after.Sessions, before.Sessions) || !maps.Equal(after.Containers, before.Containers) {
+		t.Errorf("listed are %v and %v, want %v and %v", after.Sessions, after.Containers, before.Sessions, before.Containers)
+	}
+}

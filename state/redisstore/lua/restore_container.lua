@@ -8,6 +8,13 @@
 local c = redis.call('HMGET', CONTAINER, 'rev', 'ownerSeq', 'drainSeq', 'served', 'tenant')
 local stored = tonumber(c[1] or '0')
 local first = 16 + tonumber(ARGV[15])
+if c[1] and stored >= tonumber(ARGV[7]) and not redis.call('ZSCORE', CONTAINERS, containerID) then
+  -- A record that the index lacks is missed again at each look: it is listed, if only to leave.
+  redis.call('ZADD', CONTAINERS, c[1], containerID)
+  if redis.call('HGET', CONTAINER, 'phase') == 'gone' then
+    redis.call('ZADD', LEAVING, text(now + 60000), 'container ' .. containerID)
+  end
+end
 if c[1] and stored == tonumber(ARGV[7]) then return ok() end
 if c[1] and stored > tonumber(ARGV[7]) then
   local changes = {}

@@ -7,7 +7,14 @@
 local s = redis.call('HMGET', SESSION, 'rev', 'phase', 'bindRev')
 local newer = s[2] and tonumber(s[1] or '0') >= tonumber(ARGV[7])
 local newborn = s[2] == 'pending' and (s[3] or '0') == '0' and holds(ARGV[8])
-if newer and not newborn then return ok() end
+if newer and not newborn then
+  -- A record that the index lacks is missed again at each look: it is listed, if only to leave.
+  if not redis.call('ZSCORE', SESSIONS, sessionID) then
+    redis.call('ZADD', SESSIONS, s[1], sessionID)
+    if s[2] == 'ended' then redis.call('ZADD', LEAVING, text(now + 60000), 'session ' .. sessionID) end
+  end
+  return ok()
+end
 local rev = ARGV[7]
 if newer then rev = stamp() end
 redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 13))
