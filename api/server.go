@@ -261,6 +261,7 @@ func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
 	e.GET("/", s.showDashboard)
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Add(method, "/health", s.health)
+		e.Add(method, "/started", s.health) // 503 before there is a server: the store was not reached yet
 		e.Add(method, "/ready", s.ready)
 	}
 	if gatherer != nil {

@@ -126,8 +126,10 @@ func (t *Tracer) Ended(s *state.Session) {
 	if !s.FirstConnectAt.IsZero() {
 		whole.AddEvent("first connect", trace.WithTimestamp(s.FirstConnectAt))
 	}
-	if s.Reason != state.Released {
+	switch s.Reason {
+	case state.Failed, state.BrowserCrashed, state.ContainerLost, state.StoppedExternally:
 		whole.SetStatus(codes.Error, string(s.Reason))
+	default: // its requester, its clients or its deadline ended it
 	}
 	whole.End(trace.WithTimestamp(s.EndedAt))
 	t.part(s.ID, "bind", s.SeenAt, s.BoundAt)

@@ -67,6 +67,7 @@ class Maker {
 export class Functions extends Construct {
   readonly all: lambda.Function[] = [];
   readonly apiUrl?: string;
+  api?: api.HttpApi; // set by sessions, once
 
   constructor(
     scope: Construct, id: string, settings: Settings,
@@ -103,7 +104,7 @@ export class Functions extends Construct {
 
   /** Sessions as the original's programs create them. */
   private sessions(maker: Maker, settings: Settings, secrets: Secrets, connectUrl: string): string {
-    const http = new api.HttpApi(this, 'Api', { apiName: `${settings.deployment}-sessions` });
+    const http = this.api = new api.HttpApi(this, 'Api', { apiName: `${settings.deployment}-sessions` });
     const keys = { API_KEYS_SECRET_ARN: secrets.apiKeys };
     const routes: [string, string, api.HttpMethod, string][] = [
       ['Create', 'sessions.create', api.HttpMethod.POST, '/sessions'],

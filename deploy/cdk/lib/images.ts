@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { IgnoreMode } from 'aws-cdk-lib';
@@ -7,6 +8,15 @@ import { Settings } from './settings';
 
 /** The checkout that the images are built from. This file runs from build/lib. */
 export const checkout = path.resolve(__dirname, '..', '..', '..', '..');
+
+/** What the binary in the images says it is: the checkout's tag or commit. */
+function version(): string {
+  try {
+    return execFileSync('git', ['-C', checkout, 'describe', '--tags', '--always', '--dirty'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return 'unknown'; // no checkout of git
+  }
+}
 
 /** An image of that URI, or the one that the Dockerfile makes of this checkout at deployment. */
 export function image(setting: 'image' | 'browserImage', dockerfile: string, settings: Settings): ecs.ContainerImage {
@@ -19,6 +29,7 @@ export function image(setting: 'image' | 'browserImage', dockerfile: string, set
   }
   return ecs.ContainerImage.fromAsset(checkout, {
     file: dockerfile,
+    buildArgs: { VERSION: version() },
     platform: settings.architecture === 'ARM64' ? Platform.LINUX_ARM64 : Platform.LINUX_AMD64,
     ignoreMode: IgnoreMode.DOCKER,
     exclude: ['.git', '**/node_modules', 'deploy', 'e2e', 'docs', 'bin', 'dist'],

@@ -21,7 +21,7 @@ export const accessStrings = {
 export class Redis extends Construct {
   readonly endpoint: string; // host:port
   readonly cluster: boolean; // clients must speak the cluster's dialect
-  readonly cacheId: string; // in dimensions of CloudWatch
+  readonly nodes: string[]; // in dimensions of CloudWatch
   readonly dimension: string;
 
   constructor(scope: Construct, id: string, settings: Settings, network: Network, secrets: Secrets) {
@@ -59,7 +59,7 @@ export class Redis extends Construct {
         userGroupId: group.ref,
       });
       this.endpoint = Fn.join(':', [cache.attrEndpointAddress, cache.attrEndpointPort]);
-      this.cacheId = cache.ref;
+      this.nodes = [cache.ref];
       this.dimension = 'clusterId';
       return;
     }
@@ -96,7 +96,7 @@ export class Redis extends Construct {
     });
     // One shard, cluster mode off: the parameter group says so, and the endpoint follows the primary.
     this.endpoint = Fn.join(':', [nodes.attrPrimaryEndPointAddress, nodes.attrPrimaryEndPointPort]);
-    this.cacheId = `${settings.deployment}-001`;
+    this.nodes = Array.from({ length: 1 + settings.redisReplicas }, (_, i) => `${settings.deployment}-${String(i + 1).padStart(3, '0')}`);
     this.dimension = 'CacheClusterId';
   }
 }

@@ -82,8 +82,9 @@ export class Service extends Construct {
       },
     });
 
-    // /health, not /ready: ECS replaces what fails this check, and a replica that has lost
-    // Redis is not ready but still joins clients to their browsers.
+    // /started, not /ready: ECS replaces what fails this check, and a replica that has lost
+    // Redis is not ready but still joins clients to their browsers. Not /health either: a new
+    // version that cannot reach Redis at all lives, and must not take the old one's place.
     this.targets = new elb.ApplicationTargetGroup(this, 'Targets', {
       vpc: network.vpc,
       port: servicePort,
@@ -91,7 +92,7 @@ export class Service extends Construct {
       targetType: elb.TargetType.IP,
       deregistrationDelay: Duration.seconds(drain.deregistration),
       healthCheck: {
-        path: '/health',
+        path: '/started',
         healthyHttpCodes: '200',
         interval: Duration.seconds(10),
         timeout: Duration.seconds(5),

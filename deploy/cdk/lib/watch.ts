@@ -41,9 +41,10 @@ export function scale(service: Service, settings: Settings): void {
 }
 
 interface Rule {
-  metric: cloudwatch.IMetric;
+  metric: cloudwatch.Metric;
   threshold: number;
-  minutes: number;
+  minutes: number; // in a row, each past the threshold; with `together`, whose sum is
+  together?: boolean;
   what: string; // is wrong, and where to look
   below?: boolean; // wrong below the threshold, and without data; else above or at it
 }
@@ -59,8 +60,8 @@ export class Alarms extends Construct {
     if (settings.alarmEmail !== undefined) {
       this.topic.addSubscription(new subscriptions.EmailSubscription(settings.alarmEmail));
     }
-    const redisMetric = (metricName: string, statistic: string) => new cloudwatch.Metric({
-      namespace: 'AWS/ElastiCache', metricName, statistic, period: minute, dimensionsMap: { [redis.dimension]: redis.cacheId },
+    const redisMetric = (node: string, metricName: string, statistic: string) => new cloudwatch.Metric({
+      namespace: 'AWS/ElastiCache', metricName, statistic, period: minute, dimensionsMap: { [redis.dimension]: node },
     });
     const rules: Record<string, Rule> = {
       NoLeader: {
@@ -72,7 +73,7 @@ export class Alarms extends Construct {
         what: 'sessions have been waiting for a container for minutes: GET /v1/plan says why',
       },
       Lost: {
-        metric: own(settings, 'SessionsLost', 'Sum'), threshold: 5, minutes: 5,
+        metric: own(settings, 'SessionsLost', 'Sum'), threshold: 5, minutes: 5, together: true,
         what: 'sessions fail, crash or lose their container: the reasons are in wallcrawler_session_end_total',
       },
       StaleView: {
@@ -80,7 +81,8 @@ export class Alarms extends Construct {
         what: 'a replica has not read Redis for half a minute: clients that are joined go on, nobody else is',
       },
       EcsCalls: {
-        metric: own(settings, 'EcsErrors', 'Sum'), threshold: 3, minutes: 5,
+        // Launches that ECS refuses are tried one at a time, half a minute apart and more.
+        metric: own(settings, 'EcsErrors', 'Sum'), threshold: 4, minutes: 5, together: true,
         what: 'calls of ECS fail, are throttled or refused: permissions, quotas, capacity of the zone',
       },
       Panics: {
@@ -89,36 +91,44 @@ export class Alarms extends Construct {
       },
       Unhealthy: {
         metric: service.targets.metrics.unhealthyHostCount({ period: minute, statistic: 'Maximum' }), threshold: 1, minutes: 5,
-        what: 'a replica does not answer /health',
+        what: 'a replica does not answer /started',
       },
       Errors: {
         metric: service.targets.metrics.httpCodeTarget(elb.HttpCodeTarget.TARGET_5XX_COUNT, { period: minute, statistic: 'Sum' }),
-        threshold: 20, minutes: 5,
+        threshold: 100, minutes: 5, together: true,
         what: 'requests are answered with 5xx, 503 for want of capacity among them',
       },
     };
     for (const fn of functions.all) {
       rules[`Function${fn.node.id}`] = {
-        metric: fn.metricErrors({ period: minute, statistic: 'Sum' }), threshold: 3, minutes: 5,
+        metric: fn.metricErrors({ period: minute, statistic: 'Sum' }), threshold: 3, minutes: 5, together: true,
         what: `the function ${fn.node.id} fails`,
       };
     }
+    if (functions.api !== undefined) {
+      rules.FunctionsApi = { // a function that catches its faults fails for its callers only
+        metric: functions.api.metricServerError({ period: minute, statistic: 'Sum' }), threshold: 5, minutes: 5, together: true,
+        what: 'the functions answer with 5xx: their logs say why; Redis may be out of their reach',
+      };
+    }
     if (!redis.cluster) { // a serverless cache has neither
-      rules.RedisCpu = {
-        metric: redisMetric('EngineCPUUtilization', 'Average'), threshold: 80, minutes: 5,
-        what: 'Redis is short of CPU: take a larger redisNodeType',
-      };
-      rules.RedisMemory = {
-        metric: redisMetric('DatabaseMemoryUsagePercentage', 'Maximum'), threshold: 75, minutes: 5,
-        what: 'Redis is running out of memory, and then refuses writes: take a larger redisNodeType',
-      };
+      redis.nodes.forEach((node, i) => { // each may be the primary
+        rules[`RedisCpu${i + 1}`] = {
+          metric: redisMetric(node, 'EngineCPUUtilization', 'Average'), threshold: 80, minutes: 5,
+          what: 'Redis is short of CPU: take a larger redisNodeType',
+        };
+        rules[`RedisMemory${i + 1}`] = {
+          metric: redisMetric(node, 'DatabaseMemoryUsagePercentage', 'Maximum'), threshold: 75, minutes: 5,
+          what: 'Redis is running out of memory, and then refuses writes: take a larger redisNodeType',
+        };
+      });
     }
     for (const [name, rule] of Object.entries(rules)) {
       const alarm = new cloudwatch.Alarm(this, name, {
         alarmDescription: rule.what,
-        metric: rule.metric,
+        metric: rule.together ? rule.metric.with({ period: Duration.minutes(rule.minutes) }) : rule.metric,
         threshold: rule.threshold,
-        evaluationPeriods: rule.minutes,
+        evaluationPeriods: rule.together ? 1 : rule.minutes,
         comparisonOperator: rule.below
           ? cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
           : cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,

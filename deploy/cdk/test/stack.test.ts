@@ -57,7 +57,7 @@ test('balancer: the longest idle timeout, and health that does not hang on Redis
   assert.equal(attributes['routing.http.drop_invalid_header_fields.enabled'], 'true');
   assert.equal(balancer.Scheme, 'internet-facing');
   const targets = only(usual, 'AWS::ElasticLoadBalancingV2::TargetGroup');
-  assert.equal(targets.HealthCheckPath, '/health');
+  assert.equal(targets.HealthCheckPath, '/started');
   assert.equal(targets.TargetType, 'ip');
 });
 
@@ -71,8 +71,8 @@ test('drain: a replica has ended before the balancer or ECS lose patience', () =
   assert.ok(ends <= 110, `the service refuses more than 110 s, it would drain for ${ends}`);
   assert.ok(ends < delay && delay < 120, `drain ${ends}, deregistration ${delay}`);
   assert.equal(delay, drain.deregistration);
-  // The balancer must find out that a replica is unready before that stops accepting.
-  assert.ok(seconds(env.DRAIN_UNREADY) >= targets.HealthCheckIntervalSeconds);
+  // A replica that never reached Redis must not pass for one that works, nor one that lost it be replaced.
+  assert.equal(targets.HealthCheckPath, '/started');
 });
 
 test('listener: plain HTTP without a certificate, with a warning', () => {
@@ -287,7 +287,7 @@ test('scaling: on what replicas carry, and inwards slowly', () => {
 
 test('alarms: each tells somebody, when it comes and when it goes', () => {
   const alarms = Object.values(usual.findResources('AWS::CloudWatch::Alarm')).map((r) => r.Properties as Properties);
-  assert.equal(alarms.length, 15);
+  assert.equal(alarms.length, 18);
   for (const a of alarms) {
     assert.equal(a.AlarmActions.length, 1);
     assert.equal(a.OKActions.length, 1);
