@@ -114,7 +114,9 @@ func route(c echo.Context) string {
 }
 
 // quiet routes are polled by machines: their successes would drown the log.
-func quiet(route string) bool { return route == "/health" || route == "/started" || route == "/ready" || route == "/metrics" }
+func quiet(route string) bool {
+	return route == "/health" || route == "/started" || route == "/ready" || route == "/metrics"
+}
 
 // method is the request's method if it is a usual one: it may be any word.
 func method(r *http.Request) string {
