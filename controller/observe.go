@@ -35,6 +35,7 @@ type world struct {
 	documents   map[string]*state.Document
 	readAt      map[string]time.Time // by document id, monotonic
 	edited      map[string]bool
+	sightings   sightings
 	documentsAt time.Time // the store's clock, at the last listing but one
 	listedAt    time.Time // the store's clock, at the start of the last listing
 	nextWhole   time.Time // monotonic
@@ -91,6 +92,7 @@ func newWorld(cfg Config) *world {
 		documents:   map[string]*state.Document{},
 		readAt:      map[string]time.Time{},
 		edited:      map[string]bool{},
+		sightings:   newSightings(),
 		tasks:       map[string]state.Task{},
 		absentSince: map[string]time.Time{},
 		watched:     map[string]time.Time{},
@@ -171,6 +173,11 @@ func (w *world) take(d *state.Document, began time.Time) {
 	before := w.documents[d.ID]
 	w.documents[d.ID] = d
 	w.readAt[d.ID] = began
+	if d.Missing {
+		w.sightings.miss(session, w.cfg.Mirror.Now(), w.filling.LostAt)
+	} else {
+		w.sightings.see(d.ID, w.storeTime(began))
+	}
 	if before != nil && bytes.Equal(before.Text, d.Text) && !w.edited[d.ID] {
 		return // as it was, and that was no edit
 	}
@@ -183,10 +190,16 @@ func (w *world) take(d *state.Document, began time.Time) {
 	}
 }
 
+// storeTime is the store's clock at a moment of the monotonic one.
+func (w *world) storeTime(at time.Time) time.Time {
+	return w.cfg.Mirror.Now().Add(-w.cfg.machine.now().Sub(at))
+}
+
 func (w *world) drop(id string) {
 	delete(w.documents, id)
 	delete(w.readAt, id)
 	delete(w.edited, id)
+	w.sightings.drop(id)
 	w.forget(id)
 }
 
@@ -352,18 +365,22 @@ func (w *world) mergeDocuments(l listing) {
 	}
 	for id := range w.documents {
 		if !listed[id] && !w.readAt[id].After(l.began) {
-			w.documents[id] = &state.Document{ID: id, Missing: true}
-			if s, known := w.cfg.Mirror.Session(id); !known || !s.Live() {
+			s, known := w.cfg.Mirror.Session(id)
+			if !known || !s.Live() {
 				w.drop(id)
+				continue
 			}
+			w.documents[id] = &state.Document{ID: id, Missing: true}
+			w.sightings.miss(s, w.cfg.Mirror.Now(), w.filling.LostAt)
 		}
 	}
 	for _, s := range w.cfg.Mirror.Sessions() {
 		if s.Live() && !listed[s.ID] && w.documents[s.ID] == nil {
 			w.documents[s.ID] = &state.Document{ID: s.ID, Missing: true}
+			w.sightings.miss(s, w.cfg.Mirror.Now(), w.filling.LostAt)
 		}
 	}
-	w.documentsAt, w.listedAt = w.listedAt, w.cfg.Mirror.Now().Add(-w.cfg.machine.now().Sub(l.began))
+	w.documentsAt, w.listedAt = w.listedAt, w.storeTime(l.began)
 }
 
 // mergeTasks takes in a complete listing of ECS.
@@ -435,6 +452,8 @@ func (w *world) snapshot() plan.Snapshot {
 		Documents:    w.documents,
 		Edited:       w.edited,
 		DocumentsAt:  w.documentsAt,
+		Found:        w.sightings.found,
+		Unseen:       w.sightings.unseen,
 		Tasks:        tasks,
 		TasksAt:      w.tasksAt,
 		AbsentSince:  w.absentSince,

@@ -75,6 +75,7 @@ func (c *Controller) seed(ctx context.Context, w *world, p *pool) error {
 		p.told[e] = true
 	}
 	w.documentsAt, w.listedAt, p.listedAt = notes.ListedAt, notes.ListedAt, notes.ListedAt
+	w.sightings.former = notes.ListedAt
 	if o, err := c.overrides(notes.Obeyed); err == nil {
 		p.overrides, p.latest = o, string(notes.Obeyed)
 	}

@@ -27,9 +27,14 @@ type Snapshot struct {
 	// Edited says of which sessions the document says something else than at admission, in what
 	// a requester may change (see Edited).
 	Edited map[string]bool
-	// DocumentsAt is when all documents were listed before the present view of them: what
-	// has gone since went under our eyes. Zero before the first time.
+	// DocumentsAt is when all documents were listed before the present view of them. Zero
+	// before the first time.
 	DocumentsAt time.Time
+	// Found says, by id, when the reading began that has last found a document, as it is in
+	// Documents; Unseen of documents that are missing for how long nobody had seen them when
+	// that was noticed.
+	Found  map[string]time.Time
+	Unseen map[string]time.Duration
 
 	// Tasks are ECS's, running ones and those that containers and launches name.
 	Tasks []state.Task
@@ -82,7 +87,7 @@ type Policy struct {
 	MaxTasksAge   time.Duration // an older view of ECS holds what destroys; 60 s
 	ListingsApart time.Duration // between two listings of ECS that show a store rebuilt; 10 s
 	AdoptWithin   time.Duration // a running task that nobody reports holds up a rebuild this long; 60 s
-	RestoreWithin time.Duration // age of the last whole listing of documents that still tells loss from a wish; 240 s
+	RestoreWithin time.Duration // a document that nobody had seen this long when it was missed may have been a wish to end; 240 s
 }
 
 // The defaults of a Policy, and its fixed limits.

@@ -344,8 +344,14 @@ func TestMake(t *testing.T) {
 			want:  []string{"restore s1"}},
 		{name: "a document that went while nobody watched was a wish",
 			world: world(container("c1", slots("s1")), session("s1", state.Ready), document("s1", "", func(d *state.Document) { d.Missing = true }),
-				func(s *plan.Snapshot) { s.DocumentsAt = ago(5 * time.Minute) }),
+				func(s *plan.Snapshot) { s.Unseen = map[string]time.Duration{"s1": 5 * time.Minute} }),
 			want: []string{"end s1 released confirmed=false"}},
+		{name: "a document that went under somebody's eyes was lost, however old the listings are",
+			world: world(container("c1", slots("s1")), session("s1", state.Ready), document("s1", "", func(d *state.Document) { d.Missing = true }),
+				func(s *plan.Snapshot) {
+					s.DocumentsAt, s.Unseen = ago(5*time.Minute), map[string]time.Duration{"s1": time.Minute}
+				}),
+			want: []string{"restore s1"}},
 		{name: "ready is shown in the document", world: world(container("c1", slots("s1")), session("s1", state.Ready), document("s1", "pending")),
 			want: []string{"project s1 ready"}},
 		{name: "the end is shown in the document", world: world(session("s1", state.Ended), document("s1", "ready")), want: []string{"project s1 ended"}},
@@ -616,4 +622,19 @@ func BenchmarkBind(b *testing.B) {
 		b.Fatal("nothing was bound")
 	}
 	b.ReportMetric(float64(binds)*float64(b.N)/b.Elapsed().Seconds(), "binds/s")
+}
+
+func TestAdmissionCountsFromTheReading(t *testing.T) {
+	read := func(age time.Duration) plan.Snapshot {
+		return world(document("s1", "pending", func(d *state.Document) { d.TTL = time.Minute }),
+			func(s *plan.Snapshot) { s.Found = map[string]time.Time{"s1": ago(age)} })
+	}
+	for _, a := range plan.Make(read(20*time.Second), plan.Policy{}).Actions {
+		if admit, ok := a.(plan.Admit); ok && admit.Remaining != 40*time.Second {
+			t.Errorf("%s remain, read 20 s ago with a minute to go", admit.Remaining)
+		}
+	}
+	for _, a := range plan.Make(read(time.Minute), plan.Policy{}).Actions {
+		t.Errorf("%v of a document that has run out since", a)
+	}
 }

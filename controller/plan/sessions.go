@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
 )
@@ -25,11 +26,9 @@ func (m *planner) readDocuments() {
 		case known || d.Missing || d.Spec.Final() || d.Spec.Status == string(state.Ended):
 		case m.StoreTrouble != "":
 		case d.Spec.Status == state.StatusPending:
-			remaining := d.TTL
-			if remaining <= 0 {
-				remaining = d.Spec.Length()
+			if remaining := m.remaining(d, d.Spec.Length()); remaining > 0 {
+				m.do(Admit{Target{id, "a document wishes for it"}, d, remaining})
 			}
-			m.do(Admit{Target{id, "a document wishes for it"}, d, remaining})
 		default:
 			m.orphanDocument(d)
 		}
@@ -53,14 +52,26 @@ func (m *planner) compare(s *state.Session, d *state.Document) {
 	}
 }
 
+// remaining is what is left now of a document's time; without any, length counts. Zero or less:
+// it has run out since it was read.
+func (m *planner) remaining(d *state.Document, length time.Duration) time.Duration {
+	if d.TTL <= 0 {
+		return length
+	}
+	if read, known := m.Found[d.ID]; known {
+		return d.TTL - m.Now.Sub(read)
+	}
+	return d.TTL
+}
+
 // missing settles a live session whose document is gone before its deadline. That is not a
-// wish by itself: keys are evicted, failovers lose them. But after a long blindness it may be
-// one: a Lambda's "terminated" lives only for 300 s.
+// wish by itself: keys are evicted, failovers lose them. But if nobody had seen it for long it
+// may be one: a Lambda's "terminated" lives only for 300 s.
 func (m *planner) missing(s *state.Session) {
 	if !s.Live() || !m.Now.Before(s.Deadline) {
 		return // superviseSessions sees the deadline
 	}
-	if m.past(m.DocumentsAt, m.RestoreWithin) {
+	if m.Unseen[s.ID] > m.RestoreWithin {
 		m.end(s, state.Released, "its document is gone, and was not watched when it went")
 		return
 	}
@@ -90,9 +101,9 @@ func (m *planner) amend(s *state.Session, d *state.Document) {
 	if !m.Edited[s.ID] {
 		return
 	}
-	remaining := d.TTL
+	remaining := m.remaining(d, s.Deadline.Sub(m.Now))
 	if remaining <= 0 {
-		remaining = s.Deadline.Sub(m.Now)
+		return // it has run out, and its next reading shows that
 	}
 	m.do(Amend{Target{s.ID, "its requester edited the document"}, d.Text, d.Spec.KeepAlive, remaining})
 }

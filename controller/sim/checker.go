@@ -31,12 +31,20 @@ type checker struct {
 	freeSince time.Duration // since when a session waits beside a free slot; zero: none does
 	overSince time.Duration // since when there are more tasks than allowed; zero: there are not
 	scanned   time.Duration
-	staleAt   time.Duration
-	listed    [3]time.Duration // when all documents were listed, the last three times
+
+	former    time.Time        // when the leader before has listed all documents, as this one was told
+	sightings map[string]sight // of documents by this leader
+}
+
+// sight is what a leader has seen of a document.
+type sight struct {
+	epoch  int64         // under which lease
+	found  time.Duration // when the last reading began that found it; zero: none
+	missed time.Duration // when it was first asked for since and was not there; zero: it was not
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, readyAt: map[string]string{}, ended: map[string]bool{}, stops: map[string]bool{}, wipedAt: -10_000 * time.Hour, leaseLost: -time.Hour}
+	return &checker{w: w, readyAt: map[string]string{}, ended: map[string]bool{}, stops: map[string]bool{}, sightings: map[string]sight{}, wipedAt: -10_000 * time.Hour, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -260,9 +268,47 @@ func (k *checker) refused(refusals []refusal) {
 	}
 }
 
-// documentsListed sees a whole listing of the documents.
-func (k *checker) documentsListed() {
-	k.listed = [3]time.Duration{k.listed[1], k.listed[2], k.w.now}
+// takenOver sees what a leader is told of the one before.
+func (k *checker) takenOver(r *replica, notes state.PoolNotes) {
+	if r.stepper.Leading() {
+		k.former = notes.ListedAt
+	}
+}
+
+// documentRead sees a document as a leader does.
+func (k *checker) documentRead(r *replica, d *state.Document, began time.Duration) {
+	if !r.stepper.Leading() {
+		return
+	}
+	x := k.sightings[d.ID]
+	if x.epoch != k.w.epoch {
+		x = sight{epoch: k.w.epoch}
+	}
+	switch {
+	case !d.Missing:
+		x.found, x.missed = began, 0
+	case x.missed == 0:
+		x.missed = k.w.now
+	}
+	k.sightings[d.ID] = x
+}
+
+// watched tells whether a document that is gone went under the leader's eyes: somebody had seen
+// it so shortly before it was missed that no final wish can have come and gone meanwhile.
+func (k *checker) watched(s *state.Session) bool {
+	const (
+		remembered = 240 * time.Second // state §2
+		acting     = time.Minute       // from the store's word to the leader's knowing it: a pause and a slow call
+	)
+	x := k.sightings[s.ID]
+	if x.epoch != k.w.epoch {
+		x = sight{}
+	}
+	if x.found == 0 && k.former.IsZero() {
+		return true // nobody can say that it was not
+	}
+	found := max(x.found, k.former.Sub(epochZero), s.SeenAt.Sub(epochZero))
+	return k.w.now-found <= remembered || x.missed != 0 && x.missed-found <= remembered-acting
 }
 
 func (k *checker) restored(string) { k.w.tally.mark("a lost document was written again") }
@@ -282,10 +328,15 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	}
 	switch after.Reason {
 	case state.Released:
-		// After long blindness a document that is gone counts as a wish.
-		k.notice()
-		blind := x != nil && x.evictedAt != 0 && k.w.now-k.staleAt < 2*time.Minute
-		if x != nil && x.overAt == 0 && !blind && !k.lately(48*time.Hour) {
+		// A document that is gone counts as a wish if nobody had watched it, and its own time
+		// is the requester's.
+		if x == nil || x.overAt != 0 || k.w.now >= x.deadline-time.Second || k.lately(48*time.Hour) {
+			break
+		}
+		switch d, err := k.w.store.Document(background, after.ID); {
+		case err == nil && !d.Missing:
+			k.violate("C6", "session %s is ended as released, and its document says %q", after.ID, d.Spec.Status)
+		case k.watched(before):
 			k.violate("C6", "session %s is ended as released, and nobody wanted that", after.ID)
 		}
 	case state.DeadlinePassed:
@@ -314,17 +365,8 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	k.w.tally.mark("a session ended: " + string(after.Reason))
 }
 
-// notice notes that nobody has watched the documents for long, or that nobody knows better.
-func (k *checker) notice() {
-	notes, _ := k.w.store.PoolNotes(background)
-	if k.w.now-k.listed[0] > 150*time.Second || k.w.clock().Sub(notes.ListedAt) > 150*time.Second {
-		k.staleAt = k.w.now
-	}
-}
-
 // scan is what must hold for long, whatever the weather.
 func (k *checker) scan() {
-	k.notice()
 	w := k.w
 	running := 0
 	for _, t := range w.ecs.tasks {

@@ -48,7 +48,19 @@ func SelfTest() []string {
 			w.check.session(nil, &state.Session{ID: "s", Phase: state.Pending})
 		}},
 		{"C6", "a session is released that nobody released", func(w *World) {
-			w.people.wishes["s"] = &wish{id: "s"}
+			w.people.wishes["s"] = &wish{id: "s", deadline: time.Hour}
+			w.check.ending(&state.Session{ID: "s", Phase: state.Ready}, &state.Session{ID: "s", Reason: state.Released}, state.Authority{Epoch: 1})
+		}},
+		{"C6", "a session is released whose document is there", func(w *World) {
+			w.people.wishes["s"] = &wish{id: "s", deadline: time.Hour}
+			w.store.SetDocument("s", `{"status":"ready"}`, time.Hour)
+			w.check.ending(&state.Session{ID: "s", Phase: state.Ready}, &state.Session{ID: "s", Reason: state.Released}, state.Authority{Epoch: 1})
+		}},
+		{"C6", "a session is released whose document went under somebody's eyes", func(w *World) {
+			w.now = time.Hour
+			w.people.wishes["s"] = &wish{id: "s", deadline: 2 * time.Hour}
+			w.check.former = epochZero.Add(time.Minute)
+			w.check.sightings["s"] = sight{epoch: w.epoch, found: 50 * time.Minute, missed: 51 * time.Minute}
 			w.check.ending(&state.Session{ID: "s", Phase: state.Ready}, &state.Session{ID: "s", Reason: state.Released}, state.Authority{Epoch: 1})
 		}},
 		{"C6", "a session is called lost that is served", func(w *World) {

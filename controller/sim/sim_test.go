@@ -41,3 +41,14 @@ func TestTheCheckerObjectsToWorldsThatAreBad(t *testing.T) {
 		t.Error(missed)
 	}
 }
+
+// Seeds that have shown a bug, and show it again if it comes back.
+func TestSeedsThatFailedOnceHold(t *testing.T) {
+	for seed, what := range map[uint64]string{
+		153: "a session was released because its document ran out before the deadline that an old reading had given it",
+	} {
+		if r := sim.Run(seed, sim.Options{Without: sim.Unbuilt}); r.Broken != nil {
+			t.Errorf("seed %d, where once %s: %v", seed, what, r.Broken)
+		}
+	}
+}

@@ -75,18 +75,26 @@ func (v *storeView) LaunchesOf(ctx context.Context, ids []string) ([]*state.Laun
 }
 
 func (v *storeView) DocumentsOf(ctx context.Context, ids []string) ([]state.Document, error) {
-	return read(ctx, v, stepDocuments, func() ([]state.Document, error) { return v.Memory.DocumentsOf(ctx, ids) })
-}
-
-func (v *storeView) DocumentIDs(ctx context.Context) ([]string, error) {
-	return read(ctx, v, stepDocumentList, func() ([]string, error) {
-		v.r.w.check.documentsListed()
-		return v.Memory.DocumentIDs(ctx)
+	began := v.r.w.now
+	return read(ctx, v, stepDocuments, func() ([]state.Document, error) {
+		docs, err := v.Memory.DocumentsOf(ctx, ids)
+		for i := range docs {
+			v.r.w.check.documentRead(v.r, &docs[i], began)
+		}
+		return docs, err
 	})
 }
 
+func (v *storeView) DocumentIDs(ctx context.Context) ([]string, error) {
+	return read(ctx, v, stepDocumentList, func() ([]string, error) { return v.Memory.DocumentIDs(ctx) })
+}
+
 func (v *storeView) PoolNotes(ctx context.Context) (state.PoolNotes, error) {
-	return read(ctx, v, stepTakeOver, func() (state.PoolNotes, error) { return v.Memory.PoolNotes(ctx) })
+	return read(ctx, v, stepTakeOver, func() (state.PoolNotes, error) {
+		notes, err := v.Memory.PoolNotes(ctx)
+		v.r.w.check.takenOver(v.r, notes)
+		return notes, err
+	})
 }
 
 func (v *storeView) PoolDesired(ctx context.Context) ([]byte, error) {
