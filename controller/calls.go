@@ -193,7 +193,8 @@ func (k *calls) call(ctx context.Context, a plan.Action) error {
 }
 
 // mayStop asks the store, right before a task is stopped, whether its container has come to
-// life since that was planned: a launch that was given up may register late.
+// life since that was planned: it may have registered while its launch was being given up. Later
+// it cannot (see state.Containers.Register).
 func (c *Controller) mayStop(ctx context.Context, arn string) error {
 	id := ""
 	for _, r := range c.cfg.Mirror.Containers() {

@@ -28,6 +28,9 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 			return fmt.Errorf("%w: id, life, owner and number of slots are wanted", ErrInvalid)
 		}
 		old, ok := m.containers[r.ID]
+		if l, launched := m.launches[r.Launch]; !ok && launched && l.Outcome == Expired {
+			return conflict("its launch was given up") // its task is being stopped
+		}
 		if !ok {
 			old = &memoryContainer{Container: &Container{ID: r.ID}}
 		} else if old.Phase == Stopping || old.Phase == Gone {

@@ -170,7 +170,8 @@ type Containers interface {
 	// Register records a container's registration at replica r.Owner, which becomes its owner
 	// (ownerSeq + 1). The same BootID again only moves the link. Another BootID is another
 	// life: it starts over in pending_verification; sessions bound to the old life stay bound
-	// to that for the leader to end. ErrConflict if the container is stopping or gone.
+	// to that for the leader to end. ErrConflict if the container is stopping or gone, or is new
+	// and its launch has expired: its task is being stopped.
 	Register(ctx context.Context, r Registration) (*Container, error)
 	// Report records a container's report and renews its owner's lease. A container that is
 	// pending_verification becomes ready if report.Addr is set. ErrConflict under another

@@ -130,6 +130,28 @@ func testContainerTransitions(t *testing.T, w *world) {
 	}
 }
 
+func testRegistrationOfALaunchThatWasGivenUp(t *testing.T, w *world) {
+	for _, id := range []string{"late", "early"} {
+		_, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: id, Input: []byte(`{"name":"\"outcome\":\"expired\""}`)})
+		w.ok(err)
+	}
+	giveUp := func(id string) {
+		_, err := w.store.UpdateLaunch(w.ctx, w.lead(), id, state.LaunchUpdate{Outcome: state.Expired, Cause: state.Late})
+		w.ok(err)
+	}
+	register := func(id, boot string) error {
+		_, err := w.store.Register(w.ctx, state.Registration{ID: id, Launch: id, BootID: boot, Protocol: 2, MaxSessions: 1, Owner: "r"})
+		return err
+	}
+	giveUp("late")
+	w.is(register("late", boot), state.ErrConflict)
+	// Who was here before that is here.
+	w.ok(register("early", boot))
+	giveUp("early")
+	w.ok(register("early", boot))
+	w.ok(register("early", otherBoot))
+}
+
 func testRegistration(t *testing.T, w *world) {
 	claim := state.Claim{IP: "10.0.0.9", Port: 81, TaskARN: "local", Version: "1.2"}
 	r := state.Registration{

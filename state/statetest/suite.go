@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"leader's authority", testLeaderFencing},
 		{"container transitions", testContainerTransitions},
 		{"registration", testRegistration},
+		{"registration of a launch that was given up", testRegistrationOfALaunchThatWasGivenUp},
 		{"reports", testReports},
 		{"claims of links", testClaims},
 		{"racing claims", testRacingClaims},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/controller/sim"
@@ -19,6 +20,7 @@ func main() {
 		whole  = flag.Bool("whole", false, "fail if a cell of the matrix is empty or a mark was not reached")
 		quick  = flag.Bool("quick", false, "say only which seed failed, without its story")
 	)
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	self := flag.Bool("selftest", false, "only show the checker what is bad")
 	flag.Parse()
 	if *self {
@@ -28,7 +30,24 @@ func main() {
 		}
 		os.Exit(min(1, len(missed)))
 	}
-	os.Exit(simulate(*seed, *worlds, *length, *whole, *quick))
+	os.Exit(profiled(*profile, func() int { return simulate(*seed, *worlds, *length, *whole, *quick) }))
+}
+
+// profiled does something, and writes down where its time went if that is asked for.
+func profiled(file string, do func() int) int {
+	if file == "" {
+		return do()
+	}
+	f, err := os.Create(file)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { pprof.StopCPUProfile(); _ = f.Close() }()
+	return do()
 }
 
 func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) int {

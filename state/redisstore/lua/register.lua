@@ -1,10 +1,14 @@
--- KEYS  7 container hash, 8 its slots, 10 pool
+-- KEYS  7 container hash, 8 its slots, 10 pool, 11 launch
 -- ARGV  7 launch, 8 bootId, 9 protocol, 10 maxSessions, 11 claim, 12 owner, 13 ms of the owner's lease,
 --       14 the one protocol that the pool takes, auto, or '' for all
 -- returns the container
--- A registration: the same life only moves the link, another life starts over.
+-- A registration: the same life only moves the link, another life starts over. Nobody begins under a
+-- launch that was given up: its task is being stopped.
 local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'ownerSeq', 'drainSeq')
 if c[1] == 'stopping' or c[1] == 'gone' then return refuse('CONFLICT', 'the container is ' .. c[1]) end
+-- That is read off the launch's text: within strings quotes are escaped, and no call of ECS has an outcome.
+local launch = not c[2] and ARGV[7] ~= '' and redis.call('GET', KEYS[11])
+if launch and string.find(launch, '"outcome":"expired"', 1, true) then return refuse('CONFLICT', 'its launch was given up') end
 if c[2] ~= ARGV[8] and ARGV[14] ~= '' then
   local want = ARGV[14]
   if want == 'auto' then want = redis.call('HGET', KEYS[10], 'dialect') or ARGV[9] end
