@@ -9,6 +9,7 @@ import "time"
 //	          │                └───────────┘ un-drain   │
 //	          └─────────────────────────────────────────┘ never reached
 //
+// A container that hangs goes from ready or draining to stopping, whatever it holds (GiveUp).
 // Only what is stopping is ever StopTask'ed, and there is no way back from it.
 type ContainerPhase string
 
@@ -17,7 +18,7 @@ const (
 	PendingVerification ContainerPhase = "pending_verification" // registered; its address is not proven
 	ContainerReady      ContainerPhase = "ready"
 	Draining            ContainerPhase = "draining" // takes no new sessions
-	Stopping            ContainerPhase = "stopping" // empty and acknowledged; its task is being stopped
+	Stopping            ContainerPhase = "stopping" // empty and acknowledged, or given up; its task is being stopped
 	Gone                ContainerPhase = "gone"
 )
 
@@ -41,9 +42,10 @@ type Container struct {
 	Tenant      string // with dedicated tenancy: the one user it ever serves
 	Served      string // whom it has served: "" nobody yet; "=user" that user alone; "*" several
 
-	Closing  bool  // it asked for its drain itself: it is being stopped and never opens again
-	DrainSeq int64 // raised by each order to drain
-	DrainAck int64 // the highest order that the container has acknowledged with zero sessions
+	HungAt   time.Time // when it was given up although slots were taken (GiveUp); zero: it was not
+	Closing  bool      // it asked for its drain itself: it is being stopped and never opens again
+	DrainSeq int64     // raised by each order to drain
+	DrainAck int64     // the highest order that the container has acknowledged with zero sessions
 
 	Owner      string // the replica that holds its link
 	OwnerSeq   int64  // raised by each change of owner
@@ -75,6 +77,9 @@ type Health struct {
 	Warm     int     `json:"warm"`     // browsers started and waiting
 	Sessions int     `json:"sessions"` // sessions that it holds
 }
+
+// GivenUp tells whether the container was given up as hanging: what was bound to it is lost.
+func (c *Container) GivenUp() bool { return !c.HungAt.IsZero() }
 
 // Used is the number of slots taken.
 func (c *Container) Used() int { return len(c.Slots) }

@@ -39,6 +39,7 @@ const (
 	EventDraining     EventReason = "draining"      // a container gets no new sessions
 	EventUndrained    EventReason = "undrained"     // it gets some again
 	EventStopping     EventReason = "stopping"      // a container is empty and will be stopped
+	EventHung         EventReason = "hung"          // a container answers nobody: its sessions are lost, it will be stopped
 	EventStopped      EventReason = "stopped"       // a task was told to stop
 	EventGone         EventReason = "gone"          // a container is no more
 	EventUnbound      EventReason = "unbound"       // a session was taken back from its container
@@ -50,7 +51,7 @@ const (
 func EventReasons() []EventReason {
 	return []EventReason{EventRefused, EventObeyed, EventIgnored, EventQuarantined, EventLeading, EventHeld, EventResumed,
 		EventWhole, EventLaunched, EventRegistered, EventLaunchFailed, EventDraining, EventUndrained, EventStopping,
-		EventStopped, EventGone, EventUnbound, EventEnded, EventRestored}
+		EventHung, EventStopped, EventGone, EventUnbound, EventEnded, EventRestored}
 }
 
 // maxEventText bounds what one event may say.

@@ -59,8 +59,10 @@ type Memory struct {
 	documents  map[string]memoryDocument
 	shown      memoryShown
 	claims     memoryClaims
-	notified   bool // foreign writes of documents are hinted at
-	watchers   map[*memoryWatcher]struct{}
+
+	testimonies map[testimonyOf]Testimony
+	notified    bool // foreign writes of documents are hinted at
+	watchers    map[*memoryWatcher]struct{}
 }
 
 // memorySession is a session and when it is forgotten.
@@ -101,6 +103,7 @@ func (m *Memory) clear() {
 	m.documents = map[string]memoryDocument{}
 	m.shown = memoryShown{noted: map[string]map[string]struct{}{}, health: map[string]memoryText{}}
 	m.claims = memoryClaims{replicas: map[string]Replica{}}
+	m.testimonies = map[testimonyOf]Testimony{}
 	m.forgetAt = time.Time{}
 }
 

@@ -188,6 +188,25 @@ func (m *Memory) BeginStop(ctx context.Context, by Authority, id, bootID string)
 	})
 }
 
+// GiveUp is the point of no return of a container that hangs.
+func (m *Memory) GiveUp(ctx context.Context, by Authority, g GivingUp) (*Container, error) {
+	return m.changeContainer(ctx, by, g.Container, g.BootID, "giving up", func(c *Container, now time.Time) (effect, error) {
+		if err := m.asLeader(by); err != nil {
+			return unchanged, err
+		}
+		switch {
+		case c.Phase == Stopping && c.GivenUp():
+			return unchanged, nil
+		case c.Phase != ContainerReady && c.Phase != Draining:
+			return unchanged, conflict("the container is %s", c.Phase)
+		case c.SeenAt.After(g.SeenAt):
+			return unchanged, conflict("the container was heard %s ago", now.Sub(c.SeenAt))
+		}
+		c.Phase, c.HungAt, c.Slots = Stopping, now, nil
+		return news, nil
+	})
+}
+
 // MarkGone records that the container is no more.
 func (m *Memory) MarkGone(ctx context.Context, by Authority, id, bootID string) (*Container, error) {
 	return m.changeContainer(ctx, by, id, bootID, "marking as gone", func(c *Container, now time.Time) (effect, error) {

@@ -30,6 +30,7 @@ type Store interface {
 	Events
 	Ownership
 	Replicas
+	Witnesses
 	Dialects
 	Rebuilder
 	// Ping tells whether the store answers.
@@ -189,9 +190,20 @@ type Containers interface {
 	// drainSeq and no slot may be taken, else ErrConflict. A container that is
 	// pending_verification, to which nothing was ever bound, may go there directly.
 	BeginStop(ctx context.Context, by Authority, id, bootID string) (*Container, error)
+	// GiveUp is the point of no return of a container that hangs (ready, draining → stopping;
+	// leader), whatever it holds: its slots are freed, its sessions are for the leader to end.
+	// ErrConflict if it has been heard since g.SeenAt. Repeated, it changes nothing.
+	GiveUp(ctx context.Context, by Authority, g GivingUp) (*Container, error)
 	// MarkGone records that the container is no more (any → gone; leader). Its slots are freed;
 	// its sessions are for the leader to end.
 	MarkGone(ctx context.Context, by Authority, id, bootID string) (*Container, error)
+}
+
+// GivingUp names one life of a container that hangs, and when it was last heard.
+type GivingUp struct {
+	Container string
+	BootID    string
+	SeenAt    time.Time
 }
 
 // Registration is one registration, after its token was found good.

@@ -73,6 +73,13 @@ func (s *Store) BeginStop(ctx context.Context, by state.Authority, id, bootID st
 	return s.container(ctx, "stopping", call{script: "begin_stop", by: by, container: id, args: []any{bootID}})
 }
 
+// GiveUp is the point of no return of a container that hangs.
+func (s *Store) GiveUp(ctx context.Context, by state.Authority, g state.GivingUp) (*state.Container, error) {
+	return s.container(ctx, "giving up", call{
+		script: "give_up", by: by, container: g.Container, args: []any{g.BootID, millis(g.SeenAt)},
+	})
+}
+
 // MarkGone records that the container is no more.
 func (s *Store) MarkGone(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {
 	return s.container(ctx, "marking as gone", call{

@@ -115,6 +115,8 @@ func decodeContainer(id string, f fields, slots []string) *state.Container {
 			c.Tenant = value
 		case "served":
 			c.Served = value
+		case "hungAt":
+			c.HungAt = moment(value)
 		case "closing":
 			c.Closing = value == "1"
 		case "drainSeq":

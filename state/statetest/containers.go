@@ -56,6 +56,13 @@ func testContainerTransitions(t *testing.T, w *world) {
 			[5]result{to(state.Stopping), no, to(state.Stopping), to(state.Stopping), no},
 		},
 		{
+			"give up",
+			func(c *state.Container, _ state.Authority) (*state.Container, error) {
+				return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: c.ID, BootID: boot, SeenAt: c.SeenAt})
+			},
+			[5]result{no, to(state.Stopping), to(state.Stopping), no, no},
+		},
+		{
 			"mark as gone",
 			func(c *state.Container, _ state.Authority) (*state.Container, error) {
 				return w.store.MarkGone(w.ctx, w.lead(), c.ID, boot)
@@ -118,6 +125,9 @@ func testContainerTransitions(t *testing.T, w *world) {
 		"Undrain":   func(id, boot string) (*state.Container, error) { return w.store.Undrain(w.ctx, w.lead(), id, boot) },
 		"BeginStop": func(id, boot string) (*state.Container, error) { return w.store.BeginStop(w.ctx, w.lead(), id, boot) },
 		"MarkGone":  func(id, boot string) (*state.Container, error) { return w.store.MarkGone(w.ctx, w.lead(), id, boot) },
+		"GiveUp": func(id, boot string) (*state.Container, error) {
+			return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: id, BootID: boot, SeenAt: time.Now().Add(time.Hour)})
+		},
 	} {
 		t.Run(name+" of another life or of nobody", func(t *testing.T) {
 			w := *w

@@ -59,6 +59,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"registration", testRegistration},
 		{"registration of a launch that was given up", testRegistrationOfALaunchThatWasGivenUp},
 		{"reports", testReports},
+		{"giving up", testGivingUp},
+		{"testimonies", testTestimonies},
 		{"claims of links", testClaims},
 		{"racing claims", testRacingClaims},
 		{"replicas", testReplicas},
