@@ -192,6 +192,10 @@ func (c *Controller) write(ctx context.Context, a plan.Action) error {
 		var r *state.Container
 		r, err = store.BeginStop(ctx, by, a.ID, a.BootID)
 		mirror.ApplyContainer(r)
+	case plan.GiveUp:
+		var r *state.Container
+		r, err = store.GiveUp(ctx, by, state.GivingUp{Container: a.ID, BootID: a.BootID, SeenAt: a.SeenAt})
+		mirror.ApplyContainer(r)
 	case plan.MarkGone:
 		var r *state.Container
 		r, err = store.MarkGone(ctx, by, a.ID, a.BootID)

@@ -216,11 +216,19 @@ func (c *Controller) mayStop(ctx context.Context, arn string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("looking at container %s before its task is stopped: %w", id, err)
+	case r.GivenUp() && c.serves(r):
+		return fmt.Errorf("the container of task %s holds sessions that are not settled: %w", arn, state.ErrConflict)
 	case r.Phase == state.Stopping || r.Phase == state.Gone:
 		return nil
 	default:
 		return fmt.Errorf("the container of task %s is %s: %w", arn, r.Phase, state.ErrConflict)
 	}
+}
+
+// serves tells whether a session still counts as held by a container. None can be added to one
+// that is stopping, so that a mirror which is behind errs on the safe side.
+func (c *Controller) serves(r *state.Container) bool {
+	return slices.ContainsFunc(c.cfg.Mirror.Sessions(), func(s *state.Session) bool { return s.BoundTo(r.ID, r.BootID) })
 }
 
 // runTask makes the call of a recorded launch and records what came of it.

@@ -33,6 +33,8 @@ type Store interface {
 	state.Events
 	state.Dialects
 	state.Rebuilder
+	state.Witnesses
+	Replicas(ctx context.Context) ([]state.Replica, error)
 }
 
 // Config is what a Controller runs with. All fields but the durations, Log, Registerer and

@@ -26,6 +26,8 @@ type fleet struct {
 	runErr  func(launch string, call int) error
 	onStart func(launch string)
 	listErr func() error // nil: none
+
+	keepRunning bool // tasks that are told to stop go on until stop
 }
 
 func newFleet() *fleet { return &fleet{tasks: map[string]state.Task{}, calls: map[string]int{}} }
@@ -64,10 +66,21 @@ func (f *fleet) Run(_ context.Context, l *state.Launch) (state.Task, error) {
 func (f *fleet) Stop(_ context.Context, arn, _ string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.keepRunning {
+		t := f.tasks[arn]
+		t.DesiredStatus = "STOPPED"
+		f.tasks[arn] = t
+		return nil
+	}
+	f.stop(arn)
+	return nil
+}
+
+// stop ends a task. f.mu is held.
+func (f *fleet) stop(arn string) {
 	t := f.tasks[arn]
 	t.LastStatus, t.DesiredStatus, t.StopCode = "STOPPED", "STOPPED", state.StopCodeUser
 	f.tasks[arn] = t
-	return nil
 }
 
 func (f *fleet) List(context.Context, ...string) ([]state.Task, error) {

@@ -53,7 +53,7 @@ func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 	if err := w.observe(ctx, nil, nil, true); err != nil {
 		return Explanation{}, err
 	}
-	for w.listingDocs || w.listingTasks {
+	for w.listingDocs || w.listingTasks || w.hearing {
 		select {
 		case l := <-w.listings:
 			if l.err != nil {

@@ -59,6 +59,11 @@ type world struct {
 	nextProbe    time.Time
 	probing      bool
 
+	replicas    []state.Replica
+	testimonies []state.Testimony
+	nextHearing time.Time
+	hearing     bool
+
 	emptySince map[string]time.Time
 
 	notable
@@ -72,7 +77,11 @@ type listing struct {
 	documents []state.Document // with wholeDocuments: all of them
 	tasks     []state.Task
 	refused   map[string]bool // by container; with silentContainers
-	whole     wholeness
+
+	replicas    []state.Replica // with testimonies
+	testimonies []state.Testimony
+
+	whole wholeness
 }
 
 // wholeness says what a listing is a listing of.
@@ -83,6 +92,7 @@ const (
 	allTasks
 	someTasks
 	silentContainers
+	testimonies
 )
 
 func newWorld(cfg Config) *world {
@@ -218,6 +228,7 @@ func (w *world) startListings(ctx context.Context, now time.Time) {
 		w.cfg.machine.beside(&w.running, func() { w.listTasks(ctx, known) })
 	}
 	w.startProbes(ctx, now)
+	w.startHearing(ctx, now)
 	if w.polling || now.Before(w.nextPoll) {
 		return
 	}
@@ -315,7 +326,7 @@ func (w *world) jittered(d time.Duration) time.Duration {
 func (w *world) merge(l listing) {
 	now := w.cfg.machine.now()
 	if l.err != nil {
-		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks", "containers"}[l.whole], "error", l.err)
+		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks", "containers", "testimonies"}[l.whole], "error", l.err)
 	}
 	switch l.whole {
 	case allDocuments:
@@ -348,6 +359,8 @@ func (w *world) merge(l listing) {
 		}
 	case silentContainers:
 		w.mergeProbes(l)
+	case testimonies:
+		w.mergeHearing(l)
 	}
 }
 
@@ -459,6 +472,8 @@ func (w *world) snapshot() plan.Snapshot {
 		AbsentSince:  w.absentSince,
 		EmptySince:   w.emptySince,
 		RefusedSince: w.refusedSince,
+		Replicas:     w.replicas,
+		Testimonies:  w.testimonies,
 		StoreAge:     m.Age(),
 		StoreTrouble: m.Trouble(),
 		StoreGap:     m.Gap(),

@@ -46,6 +46,8 @@ func told(a plan.Action) (e state.Event, tell bool) {
 		e.Kind, e.Reason = state.KindContainer, state.EventUndrained
 	case plan.BeginStop:
 		e.Kind, e.Reason = state.KindContainer, state.EventStopping
+	case plan.GiveUp:
+		e.Kind, e.Reason = state.KindContainer, state.EventHung
 	case plan.StopTask:
 		e.Kind, e.Reason = state.KindFleet, state.EventStopped
 	case plan.MarkGone:

@@ -39,6 +39,7 @@ const (
 	KindRun           Kind = "run"
 	KindDrain         Kind = "drain"
 	KindBeginStop     Kind = "begin_stop"
+	KindGiveUp        Kind = "give_up"
 	KindStopTask      Kind = "stop_task"
 	KindMarkGone      Kind = "mark_gone"
 	KindForgetLaunch  Kind = "forget_launch"
@@ -47,7 +48,7 @@ const (
 // Kinds lists every kind, in order.
 func Kinds() []Kind {
 	return []Kind{KindMarkWhole, KindAdmit, KindEnd, KindUnbind, KindBind, KindAmend, KindRestore, KindProject,
-		KindResolveLaunch, KindUndrain, KindLaunch, KindRun, KindDrain, KindBeginStop,
+		KindResolveLaunch, KindUndrain, KindLaunch, KindRun, KindDrain, KindBeginStop, KindGiveUp,
 		KindStopTask, KindMarkGone, KindForgetLaunch}
 }
 
@@ -140,6 +141,12 @@ type (
 		Target
 		BootID string
 	}
+	// GiveUp is the point of no return of a container that hangs, whatever it holds.
+	GiveUp struct {
+		Target
+		BootID string
+		SeenAt time.Time // it must not have been heard since
+	}
 	// StopTask stops a task.
 	StopTask struct{ Target }
 	// MarkGone records that a container is no more.
@@ -197,6 +204,9 @@ func (Drain) Kind() Kind { return KindDrain }
 
 // Kind implements Action.
 func (BeginStop) Kind() Kind { return KindBeginStop }
+
+// Kind implements Action.
+func (GiveUp) Kind() Kind { return KindGiveUp }
 
 // Kind implements Action.
 func (StopTask) Kind() Kind { return KindStopTask }

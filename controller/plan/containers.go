@@ -35,14 +35,16 @@ func (m *planner) superviseContainers() {
 			continue
 		}
 		switch {
+		case c.Phase == state.Stopping && c.GivenUp():
+			if !m.holding(c) { // superviseSessions sees to those first
+				m.stopTask(m.taskARN(c), "it hangs, and what it held is settled")
+			}
 		case c.Phase == state.Stopping:
 			m.stopTask(m.taskARN(c), "it is drained, or never could be reached")
 		case c.Phase == state.PendingVerification && m.past(c.RegisteredAt, m.StartDeadline):
 			// Nothing was ever bound to this life of it.
 			m.destructive(BeginStop{Target{c.ID, fmt.Sprintf("it registered %s ago and could not be verified or reached since",
 				m.Now.Sub(c.RegisteredAt).Round(time.Second))}, c.BootID})
-		case m.suspect(c):
-			m.hold(HoldContainer, c.ID, fmt.Sprintf("silent since %s: nothing is bound to it, and it keeps its place in the pool", c.SeenAt.UTC().Format(time.RFC3339)))
 		}
 	}
 }

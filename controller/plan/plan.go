@@ -51,6 +51,11 @@ type Snapshot struct {
 	// task of ECS has refused connections.
 	RefusedSince map[string]time.Time
 
+	// Replicas are those of this service, dead ones included that were heard lately; and
+	// Testimonies is what they know of silent containers. Both empty before they were read.
+	Replicas    []state.Replica
+	Testimonies []state.Testimony
+
 	// StoreAge is how old the view of the store is; StoreTrouble how it lost data that may still
 	// be missing, if it did.
 	StoreAge     time.Duration
@@ -79,6 +84,7 @@ type Policy struct {
 	WaitLimit     time.Duration // pending under a held lease; 5 min
 	MaxAttempts   int           // bindings tried; 3
 	SuspectAfter  time.Duration // without a report; 15 s
+	HungAfter     time.Duration // silent in every way for this long, a container whose task runs is given up; 60 s, negative: never
 	MaxLoad       float64       // CPU or memory above which nothing is bound; 0.9
 	StartDeadline time.Duration // from a launch to its registration, until it is learnt; 120 s
 	ScaleDownHold time.Duration // a container stays empty this long before it is drained; 120 s
@@ -96,6 +102,7 @@ const (
 	defaultWaitLimit     = 5 * time.Minute
 	defaultMaxAttempts   = 3
 	defaultSuspectAfter  = 15 * time.Second // three reports missed
+	defaultHungAfter     = 60 * time.Second
 	defaultMaxLoad       = 0.9
 	defaultStartDeadline = 120 * time.Second
 	defaultScaleDownHold = 120 * time.Second
@@ -124,6 +131,7 @@ func (p Policy) withDefaults() Policy {
 	p.WaitLimit = or(p.WaitLimit, defaultWaitLimit)
 	p.MaxAttempts = or(p.MaxAttempts, defaultMaxAttempts)
 	p.SuspectAfter = or(p.SuspectAfter, defaultSuspectAfter)
+	p.HungAfter = or(p.HungAfter, defaultHungAfter)
 	p.MaxLoad = or(p.MaxLoad, defaultMaxLoad)
 	p.StartDeadline = or(p.StartDeadline, defaultStartDeadline)
 	p.ScaleDownHold = or(p.ScaleDownHold, defaultScaleDownHold)
@@ -163,7 +171,7 @@ const (
 	HoldLaunch      HoldKind = "launch"
 	HoldDocument    HoldKind = "document"  // a document that is no session's
 	HoldSession     HoldKind = "session"   // a session that waits for room
-	HoldContainer   HoldKind = "container" // a container that is silent
+	HoldContainer   HoldKind = "container" // a container that is silent, and what is lacking for it to be given up
 	HoldTask        HoldKind = "task"      // a task that nothing is known of
 )
 
@@ -189,6 +197,8 @@ type planner struct {
 	undrained map[string]bool // containers that this plan opens again
 	room      []*candidate    // containers with room, as this plan fills them
 	destroy   bool            // destructive actions are allowed
+	expected  int             // containers that should report
+	heard     int             // of those, the ones that do
 	heldDoubt *string         // see mayBeHeld
 }
 
@@ -206,6 +216,7 @@ func Make(s Snapshot, p Policy) Plan {
 	}
 	m.superviseSessions()
 	m.superviseContainers()
+	m.superviseSilent()
 	m.superviseLaunches()
 	unplaced := m.bind()
 	m.scale(unplaced)

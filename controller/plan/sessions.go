@@ -138,7 +138,7 @@ func (m *planner) superviseDeadline(s *state.Session) (ended bool) {
 
 // superviseHeld settles one session that holds a slot.
 func (m *planner) superviseHeld(s *state.Session) {
-	if c, ok := m.containers[s.Container]; !ok || c.BootID != s.BootID || c.Phase == state.Gone {
+	if c, ok := m.containers[s.Container]; !ok || c.BootID != s.BootID || c.Phase == state.Gone || c.GivenUp() {
 		m.widowed(s, c)
 		return
 	}
@@ -153,7 +153,8 @@ func (m *planner) superviseHeld(s *state.Session) {
 	}
 }
 
-// widowed settles a session whose container, or that life of it, is gone (c may be nil).
+// widowed settles a session whose container, or that life of it, is gone or given up (c may be
+// nil).
 func (m *planner) widowed(s *state.Session, c *state.Container) {
 	if c == nil && !m.destroy {
 		m.hold(HoldDestruction, s.ID, "its container is not in this view")
@@ -163,6 +164,8 @@ func (m *planner) widowed(s *state.Session, c *state.Container) {
 	reason := state.ContainerLost
 	if c != nil && c.BootID != s.BootID {
 		why = "its container was restarted"
+	} else if c != nil && c.GivenUp() {
+		why = "its container answered nobody any more"
 	} else if c != nil {
 		if t, ok := m.tasks[c.TaskARN]; ok && t.Stopped() {
 			why = stopText(t)

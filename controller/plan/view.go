@@ -29,25 +29,24 @@ func (m *planner) checkView() {
 	case m.past(m.TasksAt, m.MaxTasksAge):
 		doubt("ECS was last listed %s ago", m.Now.Sub(m.TasksAt).Round(time.Second))
 	}
-	var expected, heard int
 	for _, c := range m.Containers {
 		if c.Phase != state.ContainerReady && c.Phase != state.Draining {
 			continue
 		}
-		expected++
+		m.expected++
 		if !m.suspect(c) {
-			heard++
+			m.heard++
 		}
 	}
-	if expected >= 4 && heard*2 < expected {
+	if m.expected >= 4 && m.heard*2 < m.expected {
 		// So many do not die together: the fault is more likely ours. (Of two or three, one
 		// rightly dead container must not stop the clean-up of the others.)
-		doubt("only %d of %d containers have reported lately", heard, expected)
+		doubt("only %d of %d containers have reported lately", m.heard, m.expected)
 	}
 }
 
 // suspect tells whether a container has been silent for too long. Nothing is bound to it;
-// nothing of it is destroyed either.
+// nothing of it is destroyed for that either, until it is known to hang (superviseSilent).
 func (m *planner) suspect(c *state.Container) bool {
 	return m.past(c.SeenAt, m.SuspectAfter) || c.SeenAt.IsZero() && m.past(c.RegisteredAt, m.SuspectAfter)
 }
