@@ -52,6 +52,10 @@ const (
 	Expired    Outcome = "expired"    // its container did not register in time
 )
 
+// LaunchKept is how long a launch is remembered at least, from its creation. A younger one that
+// the store lacks was lost: a task may run, or be started, for it.
+const LaunchKept = 10 * time.Minute
+
 // Open tells whether a container may still come of the launch.
 func (l *Launch) Open() bool { return l.Outcome == "" || l.Outcome == Started }
 

@@ -67,7 +67,14 @@ func (m *Memory) restoreContainer(given *Container, now time.Time) {
 	old, ok := m.containers[given.ID]
 	switch {
 	case !ok || old.Rev < given.Rev:
-		kept := &memoryContainer{Container: given}
+		record := given
+		if ok {
+			if c, changed := outlasting(given, old.Container); changed {
+				c.Rev = m.stamp()
+				record = &c
+			}
+		}
+		kept := &memoryContainer{Container: record}
 		if given.Phase == Gone {
 			kept.keptUntil = now.Add(GoneKept)
 			m.keep(kept.keptUntil, now)
@@ -77,18 +84,7 @@ func (m *Memory) restoreContainer(given *Container, now time.Time) {
 			m.shown.poolNotes.Dialect = given.Protocol
 		}
 	case old.Rev > given.Rev:
-		c := *old.Container
-		if c.OwnerSeq < given.OwnerSeq {
-			c.OwnerSeq = given.OwnerSeq + 1
-		}
-		c.DrainSeq = max(c.DrainSeq, given.DrainSeq)
-		if c.Served == "" {
-			c.Served = given.Served
-		}
-		if c.Tenant == "" {
-			c.Tenant = given.Tenant
-		}
-		if c.OwnerSeq != old.OwnerSeq || c.DrainSeq != old.DrainSeq || c.Served != old.Served || c.Tenant != old.Tenant {
+		if c, changed := outlasting(old.Container, given); changed {
 			m.putContainer(&c, m.stamp())
 		}
 	}
@@ -99,13 +95,21 @@ func (m *Memory) restoreSession(given *Session, now time.Time) {
 	if kept < 0 {
 		return
 	}
+	over := given.Phase == Ended
 	old, ok := m.sessions[given.ID]
-	newborn := ok && old.Phase == Pending && old.BindRev == 0 && given.HoldsSlot()
-	if ok && old.Rev >= given.Rev && !newborn {
+	newer := ok && old.Rev >= given.Rev
+	switch {
+	case newer && over && (old.Phase == Bound || old.Phase == Ready):
+		again := *old.Session
+		again.Phase, again.Reason, again.Message = Ending, given.Reason, given.Message
+		m.putSession(&again, m.stamp(), now)
+		return
+	case newer && old.Phase == Pending && (over || old.BindRev == 0 && given.HoldsSlot()):
+	case newer:
 		return
 	}
 	s := *given
-	if ok && old.Rev >= given.Rev {
+	if newer {
 		s.Rev = m.stamp()
 	}
 	record := &memorySession{Session: &s}
@@ -115,13 +119,16 @@ func (m *Memory) restoreSession(given *Session, now time.Time) {
 	}
 	m.sessions[s.ID] = record
 	c, ok := m.containers[s.Container]
-	if !ok || !s.HoldsSlot() || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID {
-		return
-	}
-	if slots := withID(c.Slots, s.ID); len(slots) != len(c.Slots) {
-		host := *c.Container
-		host.Slots = slots
-		m.putContainer(&host, m.stamp())
+	switch {
+	case !ok:
+	case over || s.Refused != "":
+		m.freeSlot(c, s.ID, m.stamp())
+	case s.HoldsSlot() && c.Phase != Gone && c.BootID == s.BootID:
+		if slots := withID(c.Slots, s.ID); len(slots) != len(c.Slots) {
+			host := *c.Container
+			host.Slots = slots
+			m.putContainer(&host, m.stamp())
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ type Mirror struct {
 	seq         int64   // highest of the store's clock seen
 	trouble     string  // the store has lost data, and was not given it back yet
 	doubted     doubts
+	reborn      string    // how the store shows something that was over; empty: it does not
 	storeTime   time.Time // the store's clock, read at readAt
 	readAt      time.Time // last good read; monotonic
 	gap         Gap
@@ -222,20 +223,27 @@ func (m *Mirror) read(ctx context.Context, sessions, containers, launches []stri
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range ss {
-		if m.sessions.put(s) {
+		if !m.contradicts(s) && m.sessions.put(s) {
 			m.stir(s.ID)
 		}
 	}
 	for _, c := range cs {
-		m.containers.put(c)
+		if !m.contradictsStop(c) {
+			m.containers.put(c)
+		}
 	}
 	for _, l := range ls {
 		m.launches.put(l)
 	}
-	// A launch that is not there was forgotten on purpose; sessions and containers that are
-	// missing may have been lost with the store, and only a whole index may say so.
+	// What is missing may have been lost with the store, and only a whole index may say so; but
+	// a launch that is old enough was forgotten on purpose.
 	for _, id := range launches {
-		if !slices.ContainsFunc(ls, func(l *Launch) bool { return l.ID == id }) {
+		known, ok := m.launches.byID[id]
+		switch {
+		case !ok || slices.ContainsFunc(ls, func(l *Launch) bool { return l.ID == id }):
+		case m.storeTime.Before(known.CreatedAt.Add(LaunchKept)):
+			m.Relist()
+		default:
 			m.launches.remove(id)
 		}
 	}
@@ -412,7 +420,7 @@ func (m *Mirror) ApplySession(s *Session) {
 		return
 	}
 	m.mu.Lock()
-	changed := m.sessions.put(s)
+	changed := !m.contradicts(s) && m.sessions.put(s)
 	if changed {
 		m.stir(s.ID)
 	}
@@ -428,7 +436,7 @@ func (m *Mirror) ApplyContainer(c *Container) {
 		return
 	}
 	m.mu.Lock()
-	changed := m.containers.put(c)
+	changed := !m.contradictsStop(c) && m.containers.put(c)
 	m.mu.Unlock()
 	if changed {
 		m.publish([]Hint{{Kind: KindContainer, ID: c.ID, Rev: c.Rev}})

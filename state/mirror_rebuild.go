@@ -7,9 +7,13 @@ import (
 	"time"
 )
 
-// maxMemory is how old a view may be that still tells a record which was lost from one whose
-// time was up: ended sessions leave the index after EndedListed.
-const maxMemory = EndedListed - time.Minute
+const (
+	// leavingMargin is for the store's clock: a failover may set it back.
+	leavingMargin = time.Minute
+	// maxMemory is how old a view may be that still tells a record which was lost from one whose
+	// time was up: ended sessions leave the index after EndedListed.
+	maxMemory = EndedListed - leavingMargin
+)
 
 // doubts are records that the store has denied to somebody although they are mirrored.
 type doubts struct{ sessions, containers []string }
@@ -34,20 +38,80 @@ func (m *Mirror) lost(index Index, seen int64) string {
 	if index.Seq < seen {
 		return "store was rolled back"
 	}
-	if m.now().Sub(m.readAt) > maxMemory {
-		return "" // what is missing may have left in peace
+	if m.reborn != "" {
+		return m.reborn
 	}
-	for _, s := range m.sessions.sorted {
-		if s.Phase != Ended && s.Rev <= index.Seq && index.Sessions[s.ID] < s.Rev {
-			return fmt.Sprintf("store was rolled back: it lacks what it had of session %s", s.ID)
-		}
+	if kind, id := m.older(index); id != "" {
+		return fmt.Sprintf("store was rolled back: it has %s %s as it was before", kind, id)
 	}
-	for _, c := range m.containers.sorted {
-		if c.Phase != Gone && c.Rev <= index.Seq && index.Containers[c.ID] < c.Rev {
-			return fmt.Sprintf("store was rolled back: it lacks what it had of container %s", c.ID)
-		}
+	if kind, id := m.absent(index); id != "" {
+		return fmt.Sprintf("store was rolled back: it lacks what it had of %s %s", kind, id)
 	}
 	return ""
+}
+
+// older finds a record that the store has under a lower revision than the one it gave to this
+// mirror: revisions never go down, whatever the record is about and however long ago that was.
+func (m *Mirror) older(index Index) (kind Kind, id string) {
+	if id = m.sessions.older(index.Sessions, index.Seq); id != "" {
+		return KindSession, id
+	}
+	if id = m.containers.older(index.Containers, index.Seq); id != "" {
+		return KindContainer, id
+	}
+	return KindLaunch, m.launches.older(index.Launches, index.Seq)
+}
+
+// absent finds a record that the store lacks and that cannot have left in peace: its time in the
+// index is not up. A container that is gone may be missing, because its id never comes again.
+func (m *Mirror) absent(index Index) (kind Kind, id string) {
+	young := m.now().Sub(m.readAt) <= maxMemory
+	for _, s := range m.sessions.missing(index.Sessions, index.Seq) {
+		listed := s.Phase == Ended && index.Time.Before(s.EndedAt.Add(EndedListed-leavingMargin))
+		if listed || s.Phase != Ended && young {
+			return KindSession, s.ID
+		}
+	}
+	for _, c := range m.containers.missing(index.Containers, index.Seq) {
+		if c.Phase != Gone && young {
+			return KindContainer, c.ID
+		}
+	}
+	for _, l := range m.launches.missing(index.Launches, index.Seq) {
+		if index.Time.Before(l.CreatedAt.Add(LaunchKept - leavingMargin)) {
+			return KindLaunch, l.ID
+		}
+	}
+	return "", ""
+}
+
+// contradicts tells whether a session that the store shows was over already: only a store that
+// has forgotten its end, and gone on since, shows it so. What has ended stays ended, or is being
+// ended again. Callers hold mu.
+func (m *Mirror) contradicts(s *Session) bool {
+	known, ok := m.sessions.byID[s.ID]
+	if !ok || known.Phase != Ended || !s.Live() || s.Rev <= known.Rev {
+		return false
+	}
+	if kept, _ := known.RestoredFor(m.storeTime); kept < 0 {
+		return false // so long ago that its id may have been used again
+	}
+	m.reborn = fmt.Sprintf("store was rolled back: session %s has ended, and is %s again", s.ID, s.Phase)
+	m.Relist()
+	return true
+}
+
+// contradictsStop tells the same of a container that was stopping, from which there is no way
+// back: its task may have been told to stop. Callers hold mu.
+func (m *Mirror) contradictsStop(c *Container) bool {
+	known, ok := m.containers.byID[c.ID]
+	if !ok || known.Phase != Stopping || c.BootID != known.BootID || c.Rev <= known.Rev ||
+		c.Phase == Stopping || c.Phase == Gone || c.Phase == Draining && c.Closing {
+		return false
+	}
+	m.reborn = fmt.Sprintf("store was rolled back: container %s was stopping, and is %s again", c.ID, c.Phase)
+	m.Relist()
+	return true
 }
 
 // Doubt has the mirror look for a session or container that the store has denied to have,
@@ -109,7 +173,7 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 		"launches", len(r.Launches), "took", m.now().Sub(began))
 	m.mu.Lock()
 	// Whatever the store is now: what this mirror knows is in it.
-	m.filling.Incarnation = ""
+	m.filling.Incarnation, m.reborn = "", ""
 	m.mu.Unlock()
 	m.Relist()
 	return nil

@@ -241,12 +241,18 @@ func TestMirrorForgetsALaunchThatWasForgotten(t *testing.T) {
 		if _, ok := m.Launch("l1"); !ok {
 			t.Fatal("the launch is not mirrored")
 		}
-		if err := store.ForgetLaunch(t.Context(), by, "l1"); err != nil {
+		kept := time.NewTimer(state.LaunchKept)
+		<-kept.C
+		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.ForgetLaunch(t.Context(), state.Authority{Epoch: epoch}, "l1"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := m.Launch("l1"); ok {
-			t.Error("the launch is still mirrored")
+		if _, ok := m.Launch("l1"); ok || m.Trouble() != "" {
+			t.Errorf("the launch is still mirrored: %t; trouble: %q", ok, m.Trouble())
 		}
 	})
 }

@@ -17,10 +17,12 @@ type Records struct {
 type Rebuilder interface {
 	// Restore writes back what a replica remembers of a store that is older than that memory,
 	// whose highest revision was seen. Record by record the higher revision wins; but a session
-	// that holds a slot wins over one that was only admitted since, and what never goes down
-	// (ownerSeq, drainSeq, whom a container has served) stays at its highest. A slot that a
-	// restored session holds is taken. The store's revisions go on above seen, and the store
-	// counts as incomplete (Index.LostAt) until MarkWhole. Repeated, it changes nothing else.
+	// that holds a slot wins over one that was only admitted since, one that has ended over any
+	// (it is ended again if it was bound since), and what never goes back (ownerSeq, drainSeq,
+	// whom a container has served, that it is stopping) does not. Of two owners under one
+	// ownerSeq neither keeps it. A slot that a restored session holds is taken, one that it has
+	// given back is free. The store's revisions go on above seen, and the store counts as
+	// incomplete (Index.LostAt) until MarkWhole. Repeated, it changes nothing else.
 	Restore(ctx context.Context, seen int64, r Records) error
 	// MarkWhole says that nothing is missing any more (leader). ErrConflict if the store has
 	// another incarnation or has lost data again since.
@@ -44,4 +46,39 @@ func (s *Session) RestoredFor(now time.Time) (kept, listed time.Duration) {
 		return -1, 0
 	}
 	return kept, max(0, s.EndedAt.Add(EndedListed).Sub(now))
+}
+
+// outlasting is the newer of two records of a container with what never goes back, and tells
+// whether that has changed it.
+func outlasting(newer, older *Container) (c Container, changed bool) {
+	c = *newer
+	// Whoever believes to be the owner under a number that two replicas were given is told by
+	// being fenced; the one that the record names goes on under the next.
+	if c.OwnerSeq < older.OwnerSeq || c.OwnerSeq == older.OwnerSeq && c.Owner != older.Owner {
+		c.OwnerSeq = older.OwnerSeq + 1
+	}
+	c.DrainSeq = max(c.DrainSeq, older.DrainSeq)
+	switch {
+	case c.Served == "":
+		c.Served = older.Served
+	case older.Served != "" && older.Served != c.Served:
+		c.Served = "*"
+	}
+	if c.Tenant == "" {
+		c.Tenant = older.Tenant
+	}
+	if older.Phase == Stopping && older.BootID == c.BootID && c.Phase != Stopping && c.Phase != Gone {
+		// Its task may have been told to stop. If it has got sessions since, they are left to run
+		// as long as they can; it gets no others.
+		c.Phase = Stopping
+		if len(c.Slots) > 0 && !c.Closing {
+			c.Phase, c.Closing = Draining, true
+			c.DrainSeq++
+		} else if len(c.Slots) > 0 {
+			c.Phase = Draining
+		}
+	}
+	changed = c.OwnerSeq != newer.OwnerSeq || c.DrainSeq != newer.DrainSeq || c.Served != newer.Served ||
+		c.Tenant != newer.Tenant || c.Phase != newer.Phase
+	return c, changed
 }

@@ -239,7 +239,8 @@ type Launches interface {
 	// UpdateLaunch records how it went: task ARN, outcome, cause, message, tries, times. ErrConflict if the
 	// stored outcome is no longer open and u.Outcome differs.
 	UpdateLaunch(ctx context.Context, by Authority, id string, u LaunchUpdate) (*Launch, error)
-	// ForgetLaunch removes a launch. Repeated, it changes nothing.
+	// ForgetLaunch removes a launch. Repeated, it changes nothing. Mirrors take the absence of one
+	// younger than LaunchKept for a loss.
 	ForgetLaunch(ctx context.Context, by Authority, id string) error
 }
 

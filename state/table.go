@@ -100,6 +100,28 @@ func (t *table[R]) drop(index map[string]int64, seq int64) []string {
 	return ids
 }
 
+// older gives the id of a record that an index read at seq has under a lower revision than this
+// table, although it was that far already; empty: there is none.
+func (t *table[R]) older(index map[string]int64, seq int64) string {
+	for _, r := range t.sorted {
+		if rev, listed := index[r.key()]; listed && rev < r.revision() && r.revision() <= seq {
+			return r.key()
+		}
+	}
+	return ""
+}
+
+// missing lists the records that an index read at seq should name and does not.
+func (t *table[R]) missing(index map[string]int64, seq int64) []R {
+	var found []R
+	for _, r := range t.sorted {
+		if _, listed := index[r.key()]; !listed && r.revision() <= seq {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
 func (t *table[R]) remove(id string) {
 	if i, found := t.find(id); found {
 		t.sorted = slices.Delete(t.sorted, i, i+1)

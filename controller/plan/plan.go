@@ -115,7 +115,7 @@ const (
 	// DefaultListingsApart is Policy.ListingsApart's.
 	DefaultListingsApart = 10 * time.Second
 
-	launchMemory = 10 * time.Minute // failed launches are remembered this long, for what they tell of the next
+	launchMemory = state.LaunchKept // failed launches are remembered this long, for what they tell of the next
 )
 
 func or[T comparable](v, fallback T) T {

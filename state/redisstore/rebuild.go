@@ -94,7 +94,7 @@ func (s *Store) runAll(ctx context.Context, calls []call) error {
 
 func (s *Store) restoreContainer(c *state.Container) call {
 	args := []any{c.Rev, string(c.Phase), c.Protocol, c.OwnerSeq, c.DrainSeq, c.Served, c.Tenant,
-		state.GoneKept.Milliseconds(), len(c.Slots)}
+		state.GoneKept.Milliseconds(), c.Owner, c.BootID, flag(c.Closing), len(c.Slots)}
 	for _, id := range c.Slots {
 		args = append(args, id)
 	}
@@ -104,7 +104,8 @@ func (s *Store) restoreContainer(c *state.Container) call {
 }
 
 func (s *Store) restoreSession(x *state.Session, kept, listed time.Duration) call {
-	args := []any{x.Rev, string(x.Phase), x.BootID, x.Refused, kept.Milliseconds(), listed.Milliseconds()}
+	args := []any{x.Rev, string(x.Phase), x.BootID, x.Refused, kept.Milliseconds(), listed.Milliseconds(),
+		string(x.Reason), x.Message}
 	return call{script: "restore_session", container: x.Container, session: x.ID, args: append(args, encodeSession(x)...)}
 }
 

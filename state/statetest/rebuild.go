@@ -126,6 +126,94 @@ func testRestoredOver(t *testing.T, w *world) {
 	}
 }
 
+// testRestoredForks restores what two timelines have made of the same records: nothing goes back
+// that never may.
+func testRestoredForks(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	owner := w.hosting("c1", 3)
+	w.sessionIn(state.Ended, "s1", "c1", owner)
+	w.sessionIn(state.Ended, "s2", "c1", owner)
+	w.containerIn(state.Stopping, "c2")
+	w.containerIn(state.Stopping, "c3")
+	all := w.remember([]string{"s1", "s2"}, []string{"c1", "c2", "c3"}, nil)
+	was := w.index()
+
+	w.Wipe()
+	// Others have gone on, with what they knew.
+	w.ok(w.store.Restore(w.ctx, was.Seq, state.Records{}))
+	w.leader = state.Authority{}
+	register := func(id string, times int) state.Authority {
+		var c *state.Container
+		for range times {
+			var err error
+			c, err = w.store.Register(w.ctx, state.Registration{ID: id, Launch: id, BootID: boot, Protocol: 2, MaxSessions: 3, Owner: "replica-2"})
+			w.ok(err)
+		}
+		by := state.Authority{Container: id, OwnerSeq: c.OwnerSeq}
+		_, err := w.store.Report(w.ctx, by, state.Report{BootID: boot, Addr: "10.0.0.1:8080"})
+		w.ok(err)
+		return by
+	}
+	other := register("c1", 1)
+	w.same(other.OwnerSeq, owner.OwnerSeq)
+	w.sessionIn(state.Pending, "s1", "c1", other)
+	w.sessionIn(state.Ready, "s2", "c1", other)
+	register("c2", 1)
+	third := register("c3", 2)
+	w.admit("s3", "u")
+	w.bind("s3", "c3")
+
+	for range 2 { // the second time changes nothing
+		w.ok(w.store.Restore(w.ctx, was.Seq, all))
+		if c := w.container("c1"); c.OwnerSeq != owner.OwnerSeq+1 || c.Owner != "replica-2" {
+			t.Fatalf("two owners were given %d, the record is %+v", owner.OwnerSeq, c)
+		}
+		if s := w.session("s1"); s.Phase != state.Ended || s.Reason != state.Idle {
+			t.Fatalf("the ended session is %+v", s)
+		}
+		if s := w.session("s2"); s.Phase != state.Ending || s.Reason != state.Idle {
+			t.Fatalf("the ended session that was bound again is %+v", s)
+		}
+		if c := w.container("c2"); c.Phase != state.Stopping {
+			t.Fatalf("the stopping container is %s again", c.Phase)
+		}
+		c := w.container("c3")
+		if c.Phase != state.Draining || !c.Closing || c.DrainSeq != 2 || len(c.Slots) != 1 {
+			t.Fatalf("the stopping container that serves again is %+v", c)
+		}
+		w.same(c.OwnerSeq, third.OwnerSeq)
+	}
+	_, err := w.store.Report(w.ctx, owner, state.Report{BootID: boot})
+	w.is(err, state.ErrFenced)
+	_, err = w.store.Report(w.ctx, other, state.Report{BootID: boot})
+	w.is(err, state.ErrFenced)
+}
+
+// testRestoredEnd restores an end over the session that it ended: its slot is free, whoever has
+// reported since.
+func testRestoredEnd(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	owner := w.hosting("c1", 3)
+	w.sessionIn(state.Ready, "s1", "c1", owner)
+	before := w.remember([]string{"s1"}, []string{"c1"}, nil)
+	_, err := w.store.End(w.ctx, w.lead(), state.End{Session: "s1", Reason: state.Idle, Confirmed: true})
+	w.ok(err)
+	after, was := w.remember([]string{"s1"}, []string{"c1"}, nil), w.index()
+
+	w.Wipe()
+	w.ok(w.store.Restore(w.ctx, was.Seq, before))
+	_, err = w.store.Report(w.ctx, owner, state.Report{BootID: boot})
+	w.ok(err)
+	w.ok(w.store.Restore(w.ctx, was.Seq, after))
+	if s, c := w.session("s1"), w.container("c1"); s.Phase != state.Ended || len(c.Slots) != 0 {
+		t.Fatalf("the session is %s, the slots are %v", s.Phase, c.Slots)
+	}
+}
+
 // byID makes records comparable.
 func byID(r state.Records) map[string]string {
 	all := map[string]string{}

@@ -84,6 +84,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"wiped", testWiped},
 		{"restored", testRestored},
 		{"restored over what came since", testRestoredOver},
+		{"restored from two timelines", testRestoredForks},
+		{"restored end", testRestoredEnd},
 		{"time", testTime},
 	}
 	for _, p := range parts {

@@ -1,12 +1,18 @@
 -- KEYS  7 hash of the container that it is bound to, 8 its slots, 9 session hash
 -- ARGV  7 its revision, 8 phase, 9 bootId, 10 refused, 11 ms that it is kept, 12 ms that it is
---       listed (both 0: for ever), then names and values of the fields
+--       listed (both 0: for ever), 13 reason, 14 message, then names and values of the fields
 -- returns nothing
 -- Writes a session back that the store has lost, or knows as it was before. One that was only
--- admitted since gives way to one that holds a slot; so does the free slot.
+-- admitted since gives way to one that holds a slot, and any to one that has ended.
 local s = redis.call('HMGET', SESSION, 'rev', 'phase', 'bindRev')
 local newer = s[2] and tonumber(s[1] or '0') >= tonumber(ARGV[7])
-local newborn = s[2] == 'pending' and (s[3] or '0') == '0' and holds(ARGV[8])
+local over = ARGV[8] == 'ended'
+if newer and over and (s[2] == 'bound' or s[2] == 'ready') then
+  -- It was bound after its end was forgotten: its container has to let go of it first.
+  keepSession(SESSION, sessionID, 'phase', 'ending', 'reason', ARGV[13], 'message', ARGV[14])
+  return ok()
+end
+local newborn = s[2] == 'pending' and (over or ((s[3] or '0') == '0' and holds(ARGV[8])))
 if newer and not newborn then
   -- A record that the index lacks is missed again at each look: it is listed, if only to leave.
   if not redis.call('ZSCORE', SESSIONS, sessionID) then
@@ -17,7 +23,7 @@ if newer and not newborn then
 end
 local rev = ARGV[7]
 if newer then rev = stamp() end
-redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 13))
+redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 15))
 redis.call('ZADD', SESSIONS, rev, sessionID)
 if ARGV[11] ~= '0' then
   redis.call('PEXPIRE', SESSION, ARGV[11])
@@ -26,7 +32,10 @@ else
   redis.call('PERSIST', SESSION)
   redis.call('ZREM', LEAVING, 'session ' .. sessionID)
 end
-if holds(ARGV[8]) and ARGV[10] == '' then
+if containerID == '' then return ok() end
+if over or ARGV[10] ~= '' then
+  freeSlot(sessionID)
+elseif holds(ARGV[8]) then
   local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId')
   if c[1] and c[1] ~= 'gone' and c[2] == ARGV[9] and redis.call('SADD', SLOTS, sessionID) == 1 then saveContainer() end
 end

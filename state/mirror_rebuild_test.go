@@ -1,0 +1,233 @@
+package state_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/state"
+)
+
+// hosting gives a container that is ready, and its owner.
+func hosting(t *testing.T, store *state.Memory, id, owner string) (*state.Container, state.Authority) {
+	t.Helper()
+	c, err := store.Register(t.Context(), state.Registration{ID: id, Launch: id, BootID: "boot", Protocol: 2, MaxSessions: 4, Owner: owner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := state.Authority{Container: id, OwnerSeq: c.OwnerSeq}
+	c, err = store.Report(t.Context(), by, state.Report{BootID: "boot", Addr: "10.0.0.1:8080"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, by
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(got T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+}
+
+// Each change is forgotten by a failover whose new master has been written to since, by others
+// who knew of nothing: its clock is ahead of all that the mirror has seen, so that only the
+// record itself tells.
+func TestMirrorMissesEachThingThatAFailoverForgets(t *testing.T) {
+	type world struct {
+		*state.Memory
+		ctx    context.Context
+		leader state.Authority
+		owner  state.Authority // of c1
+	}
+	for name, forgotten := range map[string]struct {
+		change func(w *world) error
+		since  func(w *world) error // what others write into what is left; nil: nothing
+		holds  func(w *world) bool
+	}{
+		"the end of a session": {
+			change: func(w *world) error {
+				_, err := w.End(w.ctx, w.leader, state.End{Session: "s1", Reason: state.Idle, Confirmed: true})
+				return err
+			},
+			holds: func(w *world) bool {
+				s, err := w.Session(w.ctx, "s1")
+				c, _ := w.Container(w.ctx, "c1")
+				return err == nil && s.Phase == state.Ended && s.Reason == state.Idle && len(c.Slots) == 0
+			},
+		},
+		"the end of a session that was touched since": {
+			change: func(w *world) error {
+				_, err := w.End(w.ctx, w.leader, state.End{Session: "s1", Reason: state.Idle, Confirmed: true})
+				return err
+			},
+			since: func(w *world) error {
+				s, err := w.Session(w.ctx, "s1")
+				if err != nil {
+					return err
+				}
+				return w.Touch(w.ctx, w.owner, []state.Activity{{Session: "s1", BindRev: s.BindRev, Attached: 1}})
+			},
+			holds: func(w *world) bool {
+				s, err := w.Session(w.ctx, "s1") // its container may hold it: it is told first
+				return err == nil && s.Phase == state.Ending && s.Reason == state.Idle
+			},
+		},
+		"a session, from its wish to its end, whose wish was taken for a new one": {
+			change: func(w *world) error {
+				if _, err := w.Admit(w.ctx, w.leader, state.Admission{ID: "s2", Spec: []byte(`{}`), Remaining: time.Hour}); err != nil {
+					return err
+				}
+				_, err := w.End(w.ctx, w.leader, state.End{Session: "s2", Reason: state.Released})
+				return err
+			},
+			since: func(w *world) error {
+				_, err := w.Admit(w.ctx, w.leader, state.Admission{ID: "s2", Spec: []byte(`{}`), Remaining: time.Hour})
+				return err
+			},
+			holds: func(w *world) bool {
+				s, err := w.Session(w.ctx, "s2")
+				return err == nil && s.Phase == state.Ended
+			},
+		},
+		"a session, from its wish to its end": {
+			change: func(w *world) error {
+				if _, err := w.Admit(w.ctx, w.leader, state.Admission{ID: "s2", Spec: []byte(`{}`), Remaining: time.Hour}); err != nil {
+					return err
+				}
+				_, err := w.End(w.ctx, w.leader, state.End{Session: "s2", Reason: state.Released})
+				return err
+			},
+			holds: func(w *world) bool {
+				s, err := w.Session(w.ctx, "s2")
+				return err == nil && s.Phase == state.Ended
+			},
+		},
+		"the intent to start a task": {
+			change: func(w *world) error {
+				_, err := w.CreateLaunch(w.ctx, w.leader, state.Launch{ID: "l1", Input: []byte(`{"subnet":1}`), Port: 8080})
+				return err
+			},
+			holds: func(w *world) bool {
+				l, err := w.Launch(w.ctx, "l1")
+				return err == nil && string(l.Input) == `{"subnet":1}`
+			},
+		},
+		"the task of a launch": {
+			change: func(w *world) error {
+				_, err := w.UpdateLaunch(w.ctx, w.leader, "l0", state.LaunchUpdate{Outcome: state.Started, TaskARN: "arn:1"})
+				return err
+			},
+			holds: func(w *world) bool {
+				l, err := w.Launch(w.ctx, "l0")
+				return err == nil && l.TaskARN == "arn:1"
+			},
+		},
+		"that a container is gone": {
+			change: func(w *world) error {
+				_, err := w.MarkGone(w.ctx, w.leader, "c1", "boot")
+				return err
+			},
+			holds: func(w *world) bool {
+				c, err := w.Container(w.ctx, "c1")
+				return err == nil && c.Phase == state.Gone
+			},
+		},
+		"that a container is stopping, and it has reported since": {
+			change: func(w *world) error {
+				c, err := w.Drain(w.ctx, w.leader, "c2", "boot")
+				if err != nil {
+					return err
+				}
+				by := state.Authority{Container: "c2", OwnerSeq: c.OwnerSeq}
+				if _, err = w.Report(w.ctx, by, state.Report{BootID: "boot", DrainAck: c.DrainSeq}); err != nil {
+					return err
+				}
+				_, err = w.BeginStop(w.ctx, w.leader, "c2", "boot")
+				return err
+			},
+			since: func(w *world) error {
+				c, err := w.Container(w.ctx, "c2")
+				if err != nil {
+					return err
+				}
+				_, err = w.Report(w.ctx, state.Authority{Container: "c2", OwnerSeq: c.OwnerSeq}, state.Report{BootID: "boot"})
+				return err
+			},
+			holds: func(w *world) bool {
+				c, err := w.Container(w.ctx, "c2")
+				return err == nil && c.Phase == state.Stopping
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Second})
+				w := &world{Memory: store, ctx: t.Context(), leader: by}
+				_, w.owner = hosting(t, store, "c1", "r1")
+				hosting(t, store, "c2", "r1")
+				admit(t, store, by, "s1")
+				s := must[*state.Session](t)(store.Bind(w.ctx, by, state.Binding{Session: "s1", Container: "c1", BootID: "boot"}))
+				must[*state.Session](t)(store.Ready(w.ctx, w.owner, "s1", s.BindRev, false))
+				must[*state.Launch](t)(store.CreateLaunch(w.ctx, by, state.Launch{ID: "l0", Input: []byte(`{}`)}))
+				synctest.Wait()
+				pause := time.NewTimer(time.Millisecond)
+				<-pause.C
+				rollBack := store.Checkpoint()
+				if err := forgotten.change(w); err != nil {
+					t.Fatal(err)
+				}
+				relists := time.NewTimer(3 * time.Second)
+				<-relists.C
+				synctest.Wait()
+				if !forgotten.holds(w) && forgotten.since == nil || m.Trouble() != "" {
+					t.Fatalf("before the failover: %q", m.Trouble())
+				}
+
+				rollBack()
+				if err := store.Restore(w.ctx, 0, state.Records{}); err != nil {
+					t.Fatal(err)
+				}
+				if forgotten.holds(w) {
+					t.Fatal("the failover forgot nothing")
+				}
+				if forgotten.since != nil {
+					if err := forgotten.since(w); err != nil {
+						t.Fatal(err)
+					}
+				}
+				relists.Reset(3 * time.Second)
+				<-relists.C
+				synctest.Wait()
+				if !forgotten.holds(w) {
+					s, _ := store.Session(w.ctx, "s1")
+					c, _ := store.Container(w.ctx, "c2")
+					t.Errorf("it was not missed: s1 is %+v, c2 is %+v", s, c)
+				}
+			})
+		})
+	}
+}
+
+func TestMirrorKeepsALaunchThatAHintFindsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Hour})
+		rollBack := store.Checkpoint()
+		l := must[*state.Launch](t)(store.CreateLaunch(t.Context(), by, state.Launch{ID: "l1", Input: []byte(`{}`)}))
+		synctest.Wait()
+		rollBack()
+		// The hint at its next revision arrives when that, too, is forgotten.
+		m.See(t.Context(), []state.Hint{{Kind: state.KindLaunch, ID: "l1", Rev: l.Rev + 1}}, false)
+		synctest.Wait()
+		if _, ok := m.Launch("l1"); !ok {
+			t.Error("it is forgotten: a second task would be started in its place")
+		}
+		if _, err := store.Launch(t.Context(), "l1"); err != nil {
+			t.Errorf("the store was not given it back: %v", err)
+		}
+	})
+}
