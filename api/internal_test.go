@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"context"
+	"net"
 	"strings"
 	"testing"
 
@@ -88,5 +90,40 @@ func TestContainersOfAnotherDialectAre409(t *testing.T) {
 	must(t, err)
 	if d.Refused != 1 {
 		t.Errorf("the pool's notes are %+v", d)
+	}
+}
+
+// TestContainersFindNothingButRegistrationAtTheirPort: browsers are beside them, and pages in those.
+func TestContainersFindNothingButRegistrationAtTheirPort(t *testing.T) {
+	tickets, err := auth.NewReplicaKeys(nil, "container-secret-0123456789abcde")
+	must(t, err)
+	h := newHouse(t, func(c *api.Config) { c.Tickets = tickets })
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	served := make(chan error, 1)
+	go func() { served <- h.server.ServeRegistration(ctx, ln) }()
+	defer func() { cancel(); must(t, <-served) }()
+	front, door := h.http.URL, "http://"+ln.Addr().String()
+	call := func(url, method, path string, headers ...string) reply {
+		h.http.URL = url
+		return h.call(method, path, registration(), headers...)
+	}
+	defer func() { h.http.URL = front }()
+
+	for _, path := range []string{
+		"GET /", "GET /health", "GET /started", "GET /ready", "GET /metrics", "GET /internal/replicas/" + replica, "GET /internal/sessions/ses_1/ws",
+		"POST /v1/sessions", "GET /v1/sessions", "GET /v1/containers", "GET /v1/tasks", "GET /v1/events", "GET /v1/plan", "GET /v1/projects",
+		"GET /sessions/ses_1/ws", "GET /json/version",
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		if answer := call(front, method, path, "X-BB-API-Key", aliceKey); answer.status == 405 || strings.Contains(string(answer.body), "no_such_route") {
+			t.Errorf("%s %s is nowhere: %d %s", method, path, answer.status, answer.body)
+		}
+		wantError(t, call(door, method, path, "X-BB-API-Key", aliceKey), 404, "no_such_route")
+	}
+	wantError(t, call(door, "POST", "/internal/register", "X-Container-Token", "bad"), 401, "unauthorized")
+	if answer := call(door, "POST", "/internal/register", "X-Container-Token", h.containers.Token("cnt_1")); answer.status != 200 {
+		t.Errorf("a container cannot register: %d %s", answer.status, answer.body)
 	}
 }

@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	registerPath    = "/internal/register"
 	maxRegistration = 16 << 10 // bytes of body
 	linkProtocol    = 2        // the version of the link that our own agents speak
 	linkProtocolV1  = 1        // the original's: it names none, and no life and no slots either

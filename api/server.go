@@ -180,6 +180,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	handler  http.Handler
+	door     http.Handler // of containers: they register, and nothing else is there
 	started  time.Time
 	page     dashboard
 	draining atomic.Bool
@@ -248,16 +249,29 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = m
 	s.files.max, s.files.busy, s.files.shed = cfg.MaxFiles, cfg.Relay.Count, m.shed.Inc
 	s.handler = takeCredentials(s.routes(cfg.Gatherer))
+	s.door = takeCredentials(s.registrationRoutes())
 	return s, nil
 }
 
-func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
+// newEcho is a router without routes, which observes requests and answers errors as we do.
+func (s *Server) newEcho() *echo.Echo {
 	e := echo.New()
 	e.HideBanner = true
 	e.Logger.SetOutput(io.Discard)
 	e.HTTPErrorHandler = s.fail
 	e.Use(s.observe)
+	return e
+}
 
+// registrationRoutes are all that containers need of us.
+func (s *Server) registrationRoutes() http.Handler {
+	e := s.newEcho()
+	e.POST(registerPath, s.register)
+	return e
+}
+
+func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
+	e := s.newEcho()
 	e.GET("/", s.showDashboard)
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Add(method, "/health", s.health)
@@ -268,7 +282,7 @@ func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
 		e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
 	}
 
-	e.POST("/internal/register", s.register)
+	e.POST(registerPath, s.register)
 	e.GET("/internal/replicas/:id", s.presence)
 	if s.tickets != nil {
 		e.GET("/internal/sessions/:id/ws", s.serveTunnel)
@@ -338,11 +352,21 @@ func (s *Server) refuseNewWork() error {
 // few seconds, and returns nil. It closes ln. It may be called for several listeners. Connections that the relay has taken over go
 // on: they are the relay's to end.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.serve(ctx, ln, s.handler)
+}
+
+// ServeRegistration does the same on a listener for containers: they can register there, and
+// everything else that the API offers is not there. Serve takes registrations, too.
+func (s *Server) ServeRegistration(ctx context.Context, ln net.Listener) error {
+	return s.serve(ctx, ln, s.door)
+}
+
+func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 	var protocols http.Protocols
 	// HTTP/2 would bring a second way to upgrade; nobody needs it behind a load balancer.
 	protocols.SetHTTP1(true)
 	server := &http.Server{
-		Handler:           s.handler,
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,

@@ -86,8 +86,9 @@ func testTemplate(t *testing.T, name, publicURL string, cluster bool) {
 		"ServiceBalancer.DNSName":        strings.TrimPrefix(s.url, "http://"),
 	}
 	template.names = append(template.names, "10.20.0.0/16", s.network.String())
+	registerPort := strconv.Itoa(freePort(t))
 	for _, deployment := range []string{"wallcrawler", "blue"} { // where the namespace would lead
-		template.names = append(template.names, "http://replicas."+deployment+".internal:8080", s.url)
+		template.names = append(template.names, "http://replicas."+deployment+".internal:8081", "http://127.0.0.1:"+registerPort)
 	}
 	if publicURL != "" {
 		template.names = append(template.names, publicURL, s.url)
@@ -113,6 +114,7 @@ func testTemplate(t *testing.T, name, publicURL string, cluster bool) {
 	for _, name := range []string{"PORT", "LISTEN_HOST", "CONTAINER_PORT", "AWS_ENDPOINT_URL", "PATH", "HOME", "TMPDIR"} {
 		env[name] = s.env[name]
 	}
+	env["REGISTER_PORT"] = registerPort
 	env["REPLICA_ADDR"] = strings.TrimPrefix(s.url, "http://") // there is no task metadata
 	env["AWS_ENDPOINT_URL_SECRETS_MANAGER"] = manager.URL
 	env["SSL_CERT_FILE"] = store.authority

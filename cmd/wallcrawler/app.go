@@ -65,6 +65,7 @@ type options struct {
 	keep           tunnel.KeeperConfig
 	certificate    *certificate // nil: there is no TLS
 	secureListener net.Listener // with certificate
+	registerOn     net.Listener // where containers register besides listener; nil: nowhere
 	containerTLS   *tls.Config  // nil: containers are spoken to in the clear
 
 	traces traces.Config // its Endpoint empty: none
@@ -275,6 +276,10 @@ func (s *service) run(ctx context.Context) error {
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
 	if l := s.o.secureListener; l != nil {
 		start("TLS server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, l) })
+	}
+
+	if l := s.o.registerOn; l != nil {
+		start("registration server", serving, func(ctx context.Context) error { return s.server.ServeRegistration(ctx, l) })
 	}
 
 	select {

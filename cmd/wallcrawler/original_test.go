@@ -101,13 +101,13 @@ func TestOriginalEnvironmentServes(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(o.listener.Addr().String())
 	o.tellWeakness(c, o.log)
-	if err := o.findSelf(t.Context(), c.GetString("metadata"), port); err != nil {
+	if err := o.findSelf(t.Context(), c.GetString("metadata"), port, "9"); err != nil {
 		t.Fatal(err)
 	}
-	url := "http://127.0.0.1:" + port
-	if o.fleet.RegisterURL != url || o.replicaAddr != "127.0.0.1:"+port {
-		t.Errorf("containers register at %s, replicas meet at %s, want %s", o.fleet.RegisterURL, o.replicaAddr, url)
+	if o.fleet.RegisterURL != "http://127.0.0.1:9" || o.replicaAddr != "127.0.0.1:"+port {
+		t.Errorf("containers register at %s, replicas meet at %s: want ports 9 and %s", o.fleet.RegisterURL, o.replicaAddr, port)
 	}
+	url := "http://127.0.0.1:" + port
 	s, err := newService(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

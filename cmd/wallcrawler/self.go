@@ -21,8 +21,8 @@ const (
 )
 
 // findSelf fills in where others reach this replica, if the configuration leaves that to the
-// task metadata endpoint.
-func (o *options) findSelf(ctx context.Context, metadata, port string) error {
+// task metadata endpoint: other replicas at port, containers at registerPort.
+func (o *options) findSelf(ctx context.Context, metadata, port, registerPort string) error {
 	if metadata == "" || o.fleet.RegisterURL != "" && o.replicaAddr != "" {
 		return nil
 	}
@@ -34,13 +34,12 @@ func (o *options) findSelf(ctx context.Context, metadata, port string) error {
 		o.log.Warn("task metadata unavailable: other replicas cannot pass clients on to this one", "error", err)
 		return nil
 	}
-	self := net.JoinHostPort(addr.String(), port)
 	if o.fleet.RegisterURL == "" {
-		o.fleet.RegisterURL = "http://" + self
+		o.fleet.RegisterURL = "http://" + net.JoinHostPort(addr.String(), registerPort)
 		o.log.Warn("containers will register at this replica's own address: set REGISTER_URL to that of the load balancer", "url", o.fleet.RegisterURL)
 	}
 	if o.replicaAddr == "" {
-		o.replicaAddr = self
+		o.replicaAddr = net.JoinHostPort(addr.String(), port)
 	}
 	return nil
 }

@@ -53,35 +53,64 @@ func serve(ctx context.Context, c *config) error {
 	if o.log, err = newLogger(os.Stderr, c.GetString("log_level"), false); err != nil {
 		return err
 	}
-	address := net.JoinHostPort(c.GetString("listen_host"), c.GetString("port"))
-	if o.listener, err = listen(ctx, address, o.keep); err != nil {
+	if err := o.listen(ctx, c); err != nil {
 		return err
 	}
-	if o.certificate != nil {
-		l, err := listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString("tls_port")), o.keep)
-		if err != nil {
-			_ = o.listener.Close()
-			return err
-		}
-		o.secureListener = tls.NewListener(l, o.certificate.config(o.log))
-		defer l.Close()
-	}
+	defer o.closeListeners() // once more, if it came to serving
 	if c.GetBool("emf") {
 		o.emfOut = os.Stdout
 	}
 	o.log.Info("starting", "version", o.version, "replica", o.replica, "deployment", o.redis.Deployment, "listen", o.listener.Addr().String())
 	memory.tell(o.log)
 	o.tellWeakness(c, o.log)
-	if err := o.findSelf(ctx, c.GetString("metadata"), c.GetString("port")); err != nil {
-		_ = o.listener.Close()
+	registerPort := c.GetString("port")
+	if o.registerOn != nil {
+		registerPort = c.GetString("register_port")
+	}
+	if err := o.findSelf(ctx, c.GetString("metadata"), c.GetString("port"), registerPort); err != nil {
 		return err
 	}
 	s, err := newService(ctx, o)
 	if err != nil {
-		_ = o.listener.Close()
 		return err
 	}
 	return s.run(ctx)
+}
+
+// listen opens the ports that the configuration names.
+func (o *options) listen(ctx context.Context, c *config) (err error) {
+	defer func() {
+		if err != nil {
+			o.closeListeners()
+		}
+	}()
+	open := func(port string) (net.Listener, error) {
+		return listen(ctx, net.JoinHostPort(c.GetString("listen_host"), c.GetString(port)), o.keep)
+	}
+	if o.listener, err = open("port"); err != nil {
+		return err
+	}
+	if c.GetInt("register_port") != 0 {
+		if o.registerOn, err = open("register_port"); err != nil {
+			return err
+		}
+	}
+	if o.certificate != nil {
+		l, err := open("tls_port")
+		if err != nil {
+			return err
+		}
+		o.secureListener = tls.NewListener(l, o.certificate.config(o.log))
+	}
+	return nil
+}
+
+func (o *options) closeListeners() {
+	for _, l := range []net.Listener{o.listener, o.registerOn, o.secureListener} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
 }
 
 // serveOptions checks a configuration and makes options of it. Everything that is wrong is
@@ -176,6 +205,9 @@ func serveOptions(c *config) (options, error) {
 	}
 	if o.certificate, err = readCertificate(c.GetString("tls_cert"), c.GetString("tls_key")); err != nil {
 		errs = append(errs, err)
+	}
+	if port := c.GetInt("register_port"); port != 0 && (port == c.GetInt("port") || o.certificate != nil && port == c.GetInt("tls_port")) {
+		errs = append(errs, fmt.Errorf("REGISTER_PORT is %d, which is another port of this service: give it one of its own", port))
 	}
 	if o.containerTLS, err = containerTLS(c.GetString("container_tls_name"), c.GetString("container_tls_ca")); err != nil {
 		errs = append(errs, err)

@@ -143,6 +143,7 @@ func TestEnvironmentsThatAreRefused(t *testing.T) {
 		{"a dialect", with(least(), "POOL_PROTOCOL", "v3"), `POOL_PROTOCOL is "v3": use auto, v1 or v2`},
 		{"a placement", with(least(), "PLACEMENT", "random"), `PLACEMENT is "random": use packed or spread`},
 		{"an address for replicas", with(least(), "REPLICA_ADDR", "10.0.0.1"), `REPLICA_ADDR is "10.0.0.1": it must be host:port`},
+		{"one port for two", with(least(), "REGISTER_PORT", "8080"), "REGISTER_PORT is 8080, which is another port of this service: give it one of its own"},
 		{"a number", with(least(), "MIN_CONTAINERS", "two"), `MIN_CONTAINERS is "two": it must be a whole number (from $MIN_CONTAINERS)`},
 		{"a truth", with(least(), "EXPOSE_TASK_ARN", "perhaps"), `EXPOSE_TASK_ARN is "perhaps": it must be true or false (from $EXPOSE_TASK_ARN)`},
 		{"a time", with(least(), "LOST_GRACE", "120"), `LOST_GRACE is "120": it must be a time with its unit, such as 90s or 2m (from $LOST_GRACE)`},

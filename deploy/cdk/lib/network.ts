@@ -6,6 +6,9 @@ import { Settings } from './settings';
 export const servicePort = 8080;
 export const containerPort = 8080;
 
+/** Port of the service on which containers register, and which answers nothing else. */
+export const registerPort = 8081;
+
 /** Where everything is, and who may speak to whom. Nothing is open that is not named here. */
 export class Network extends Construct {
   readonly vpc: ec2.IVpc;
@@ -39,7 +42,8 @@ export class Network extends Construct {
     }
     allow(this.balancer, this.service, ec2.Port.tcp(servicePort), 'clients, through the load balancer');
     allow(this.service, this.service, ec2.Port.tcp(servicePort), 'clients that another replica passes on');
-    allow(this.browsers, this.service, ec2.Port.tcp(servicePort), 'registration of containers');
+    // Not servicePort: pages in browsers would find metrics, the API and other replicas' doors there.
+    allow(this.browsers, this.service, ec2.Port.tcp(registerPort), 'registration of containers');
     allow(this.service, this.browsers, ec2.Port.tcp(containerPort), 'links and clients');
     allow(this.service, this.redis, redisPorts(settings), 'state');
     allow(this.functions, this.redis, redisPorts(settings), 'documents and hints');

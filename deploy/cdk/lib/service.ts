@@ -9,7 +9,7 @@ import * as cloudmap from 'aws-cdk-lib/aws-servicediscovery';
 import { Construct } from 'constructs';
 import { Browsers, longestStop } from './browsers';
 import { image, runtimePlatform } from './images';
-import { Network, servicePort } from './network';
+import { Network, registerPort, servicePort } from './network';
 import { Redis } from './redis';
 import { Secrets } from './secrets';
 import { Settings } from './settings';
@@ -59,7 +59,7 @@ export class Service extends Construct {
       vpc: network.vpc,
       description: 'WallCrawler: where containers register',
     });
-    const registerUrl = Fn.join('', ['http://replicas.', namespace.namespaceName, `:${servicePort}`]);
+    const registerUrl = Fn.join('', ['http://replicas.', namespace.namespaceName, `:${registerPort}`]);
 
     this.service = new ecs.FargateService(this, 'Replicas', {
       cluster,
@@ -163,6 +163,7 @@ export class Service extends Construct {
       REDIS_ENDPOINT: redis.endpoint,
       REDIS_TLS_ENABLED: 'true',
       REDIS_USERNAME: 'service',
+      REGISTER_PORT: String(registerPort),
       REGISTER_URL: registerUrl,
     };
     if (redis.cluster) {
@@ -177,7 +178,7 @@ export class Service extends Construct {
       readonlyRootFilesystem: true,
       environment,
       secrets: { REDIS_PASSWORD: ecs.Secret.fromSecretsManager(secrets.redisService) },
-      portMappings: [{ containerPort: servicePort }],
+      portMappings: [{ containerPort: servicePort }, { containerPort: registerPort }],
       stopTimeout: Duration.seconds(longestStop),
       ulimits: [{ name: ecs.UlimitName.NOFILE, softLimit: 65535, hardLimit: 65535 }],
       linuxParameters: linux,

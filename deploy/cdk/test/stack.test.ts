@@ -104,7 +104,8 @@ test('listener: registration and metrics are not for the public', () => {
 test('registration: by a name inside the VPC that leads to the replicas themselves', () => {
   const namespace = only(usual, 'AWS::ServiceDiscovery::PrivateDnsNamespace');
   const name = only(usual, 'AWS::ServiceDiscovery::Service');
-  assert.equal(environment(usual, 'ServiceTask').REGISTER_URL, `http://${name.Name}.${namespace.Name}:8080`);
+  assert.equal(environment(usual, 'ServiceTask').REGISTER_URL, `http://${name.Name}.${namespace.Name}:8081`);
+  assert.equal(environment(usual, 'ServiceTask').REGISTER_PORT, '8081');
   assert.equal(name.DnsConfig.DnsRecords[0].Type, 'A');
   assert.equal(only(usual, 'AWS::ECS::Service').ServiceRegistries.length, 1);
 });
@@ -237,7 +238,7 @@ test('network: who reaches whom, all of it', () => {
     'Balancer <- 0.0.0.0/0 tcp 80',
     'Browsers -> 0.0.0.0/0 tcp 443',
     'Browsers -> 0.0.0.0/0 tcp 80',
-    'Browsers -> Service tcp 8080',
+    'Browsers -> Service tcp 8081',
     'Browsers <- Service tcp 8080',
     'Functions -> 0.0.0.0/0 tcp 443',
     'Functions -> Redis tcp 6379',
@@ -250,13 +251,23 @@ test('network: who reaches whom, all of it', () => {
     'Service -> Redis tcp 6379',
     'Service -> Service tcp 8080',
     'Service <- Balancer tcp 8080',
-    'Service <- Browsers tcp 8080',
+    'Service <- Browsers tcp 8081',
     'Service <- Service tcp 8080',
   ]);
   const narrow = reach(template({ allowFrom: '203.0.113.0/24', egressPorts: '8443' }));
   assert.ok(narrow.includes('Balancer <- 203.0.113.0/24 tcp 80'));
   assert.ok(!narrow.some((r) => r.startsWith('Balancer <- 0.0.0.0/0')));
   assert.deepEqual(narrow.filter((r) => r.startsWith('Browsers -> 0')), ['Browsers -> 0.0.0.0/0 tcp 443', 'Browsers -> 0.0.0.0/0 tcp 8443']);
+});
+
+test('network: browsers reach the service where they register, and nowhere else', () => {
+  for (const of of [usual, full]) {
+    const register = environment(of, 'ServiceTask').REGISTER_PORT;
+    const { PortMappings: ports } = container(of, 'ServiceTask');
+    assert.deepEqual(ports.map((p: Properties) => String(p.ContainerPort)), ['8080', register]);
+    assert.deepEqual(reach(of).filter((r) => r.startsWith('Service <- Browsers')), [`Service <- Browsers tcp ${register}`]);
+    assert.ok(!reach(of).some((r) => r.startsWith('Balancer -> ') && r.endsWith(` ${register}`)), 'the balancer reaches it');
+  }
 });
 
 test('network: an existing VPC is used as it is', () => {
