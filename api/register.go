@@ -61,7 +61,9 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 		return nil, &state.Refusal{Err: state.ErrUnauthorized, Message: "there is no container token in the request",
 			Hint: "send CONTAINER_TOKEN, as the task was given it, as X-Container-Token"}
 	}
-	if err := s.refuseNewWork(); err != nil {
+	// A store that has lost data is no reason: its rebuild waits for just these containers, and
+	// nothing is bound to any of them before it is over.
+	if err := s.refuseDraining(); err != nil {
 		return nil, err
 	}
 	body, err := s.readBody(c, maxRegistration)

@@ -46,6 +46,7 @@ type Store interface {
 type Mirror interface {
 	Session(id string) (*state.Session, bool)
 	Sessions() []*state.Session
+	Container(id string) (*state.Container, bool)
 	Containers() []*state.Container
 	Await(ctx context.Context, id string, done func(*state.Session) bool) (*state.Session, error)
 	ApplyContainer(c *state.Container)
@@ -338,14 +339,22 @@ func (s *Server) SetDraining() { s.draining.Store(true) }
 // refuseNewWork answers creations that would come to nothing: the replica is stopping, or
 // nothing is bound because the store has lost data.
 func (s *Server) refuseNewWork() error {
-	if s.draining.Load() {
-		return &state.Refusal{Err: state.ErrDraining, Message: "this replica is shutting down", Hint: "send the request again; another replica takes it"}
+	if err := s.refuseDraining(); err != nil {
+		return err
 	}
 	if trouble := s.mirror.Trouble(); trouble != "" {
 		return &state.Refusal{Err: state.ErrUnavailable, Message: "no session is started: the " + trouble,
 			Hint: "live sessions go on; try again in a few seconds", RetryAfter: 10 * time.Second}
 	}
 	return nil
+}
+
+// refuseDraining answers what this replica would not see the end of.
+func (s *Server) refuseDraining() error {
+	if !s.draining.Load() {
+		return nil
+	}
+	return &state.Refusal{Err: state.ErrDraining, Message: "this replica is shutting down", Hint: "send the request again; another replica takes it"}
 }
 
 // Serve answers on ln until ctx ends, then stops accepting, gives the requests under way a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/wallcrawler/wallcrawler/api/auth"
 	"github.com/wallcrawler/wallcrawler/state"
@@ -26,6 +27,9 @@ func (s *Server) admitShared(ctx context.Context, req *http.Request, id string, 
 	if s.sharedToken == nil || s.sharedToken.Verify(token) != nil {
 		return refused
 	}
+	if err := s.refuseUnknown(id); err != nil {
+		return err
+	}
 	launched, err := s.launched(ctx, id)
 	if err != nil {
 		return err
@@ -43,6 +47,20 @@ func (s *Server) admitShared(ctx context.Context, req *http.Request, id string, 
 			Hint: "register from the address that the service is to dial"}
 	}
 	return nil
+}
+
+// refuseUnknown puts off a container of which nobody can tell, while the store has lost data,
+// whether we have launched it: that would be its launch's to prove.
+func (s *Server) refuseUnknown(id string) error {
+	trouble := s.mirror.Trouble()
+	if trouble == "" {
+		return nil
+	}
+	if c, known := s.mirror.Container(id); known && c.Launch == "" {
+		return nil
+	}
+	return &state.Refusal{Err: state.ErrUnavailable, Message: "no container that is not known is taken: the " + trouble,
+		Hint: "register again in a few seconds", RetryAfter: 5 * time.Second}
 }
 
 // launched tells whether a container is, or was, one of a launch of ours.
