@@ -170,7 +170,7 @@ func (h *house) serve(id string, cold bool) {
 	}
 	s, err := h.store.Bind(ctx, h.leader(), state.Binding{Session: id, Container: c.ID, BootID: c.BootID})
 	if err == nil {
-		s, err = h.store.Ready(ctx, h.owner(c), id, s.BindRev, cold)
+		s, _, err = h.store.Ready(ctx, h.owner(c), id, s.BindRev, cold)
 	}
 	if err != nil {
 		h.t.Error(err)

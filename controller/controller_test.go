@@ -222,7 +222,7 @@ func (r *rig) play(ctx context.Context, id string, seq int64) {
 		}
 		switch s.Phase {
 		case state.Bound:
-			_, _ = r.store.Ready(ctx, by, sid, s.BindRev, false)
+			_, _, _ = r.store.Ready(ctx, by, sid, s.BindRev, false)
 		case state.Ending:
 			_, _ = r.store.End(ctx, by, state.End{Session: sid, BindRev: s.BindRev, Reason: s.Reason, Confirmed: true})
 		default: // nothing to say of it

@@ -39,7 +39,7 @@ func TestAContainerThatIsNoTaskIsGoneOnceItsAddressRefuses(t *testing.T) {
 		report()
 		r.store.SetDocument("s1", pending("s1"), time.Hour)
 		r.until(5*time.Second, "s1 is bound", func() bool { return r.phase("s1") == state.Bound })
-		if _, err := r.store.Ready(t.Context(), by, "s1", r.session("s1").BindRev, false); err != nil {
+		if _, _, err := r.store.Ready(t.Context(), by, "s1", r.session("s1").BindRev, false); err != nil {
 			t.Fatal(err)
 		}
 		pass(5 * time.Minute)

@@ -5,12 +5,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wallcrawler/wallcrawler/state"
 )
 
 // linkMetrics are those of Links. With a nil registerer they go nowhere.
 type linkMetrics struct {
 	links  *prometheus.GaugeVec
 	starts *prometheus.HistogramVec
+	ready  *prometheus.HistogramVec
 }
 
 func newLinkMetrics(reg prometheus.Registerer) *linkMetrics {
@@ -24,14 +27,20 @@ func newLinkMetrics(reg prometheus.Registerer) *linkMetrics {
 			Help:    "Time from CREATE_SESSION to SESSION_READY, by where the browser came from.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"source"}),
+		ready: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "wallcrawler_session_ready_seconds",
+			Help:    "From admission of a session until its browser was ready, by where the browser came from; observed once a session, by the owner of its container.",
+			Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+		}, []string{"source"}),
 	}
 	for _, s := range linkStates() {
 		m.links.WithLabelValues(string(s))
 	}
 	for _, source := range []string{sourceWarm, sourceCold} {
 		m.starts.WithLabelValues(source)
+		m.ready.WithLabelValues(source)
 	}
-	register(reg, m.links, m.starts)
+	register(reg, m.links, m.starts, m.ready)
 	return m
 }
 
@@ -50,12 +59,24 @@ func (m *linkMetrics) moveLink(from, to linkState) {
 	}
 }
 
-func (m *linkMetrics) started(cold bool, took time.Duration) {
-	source := sourceWarm
+func sourceOf(cold bool) string {
 	if cold {
-		source = sourceCold
+		return sourceCold
 	}
-	m.starts.WithLabelValues(source).Observe(took.Seconds())
+	return sourceWarm
+}
+
+func (m *linkMetrics) started(cold bool, took time.Duration) {
+	m.starts.WithLabelValues(sourceOf(cold)).Observe(took.Seconds())
+}
+
+// readied observes the whole start of a session, as its requester has waited for it. Both
+// times are the store's; its clock may have been set back between them.
+func (m *linkMetrics) readied(s *state.Session) {
+	if s.SeenAt.IsZero() {
+		return
+	}
+	m.ready.WithLabelValues(sourceOf(s.Cold)).Observe(max(0, s.ReadyAt.Sub(s.SeenAt)).Seconds())
 }
 
 // relayMetrics are those of a Relay. With a nil registerer they go nowhere.

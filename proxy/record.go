@@ -74,6 +74,7 @@ type recorder struct {
 	warm       int
 	touched    map[string]activity
 	unknown    map[string]bool // sessions that the store does not know, told of once
+	triedAt    time.Time       // the store's clock, when the first of facts was tried first; zero: not yet
 }
 
 // reportFact is the latest report, which alone is of interest.
@@ -218,6 +219,7 @@ func (r *recorder) drop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.facts = r.facts[1:]
+	r.triedAt = time.Time{}
 }
 
 // write writes one fact down. An error says that it is not written yet.
@@ -229,7 +231,7 @@ func (r *recorder) write(f fact) error {
 	var err error
 	switch f.kind {
 	case factReady:
-		s, err = store.Ready(ctx, r.link.by, f.session, f.bindRev, f.cold)
+		s, err = r.readied(ctx, f)
 		if refused(err) && !r.denied(err, f.session) {
 			return r.judge(ctx, f)
 		}
@@ -275,6 +277,24 @@ func (r *recorder) write(f fact) error {
 		return nil
 	}
 	return err
+}
+
+// readied records that a session has its browser, and observes once how long its start took.
+// The store knows which write made the session ready. Of a write whose answer was lost it says
+// so to nobody: then the session's own time tells, as only the owner may write it.
+func (r *recorder) readied(ctx context.Context, f fact) (*state.Session, error) {
+	mirror := r.link.links.cfg.Mirror
+	if known, ok := mirror.Session(f.session); r.triedAt.IsZero() && ok && known.Phase == state.Bound && known.BindRev == f.bindRev {
+		r.triedAt = mirror.Now()
+	}
+	s, first, err := r.link.links.cfg.Store.Ready(ctx, r.link.by, f.session, f.bindRev, f.cold)
+	if err != nil {
+		return nil, err
+	}
+	if first || !r.triedAt.IsZero() && !s.ReadyAt.Before(r.triedAt.Truncate(time.Millisecond)) {
+		r.link.links.metrics.readied(s)
+	}
+	return s, nil
 }
 
 // denied tells whether the store denies a session that is mirrored as live: it has lost it,

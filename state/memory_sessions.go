@@ -126,8 +126,8 @@ func (m *Memory) Unbind(ctx context.Context, by Authority, u Unbinding) (*Sessio
 }
 
 // Ready tells that the browser is there.
-func (m *Memory) Ready(ctx context.Context, by Authority, id string, bindRev int64, cold bool) (*Session, error) {
-	return m.changeSession(ctx, by, id, "readying", func(s *Session, now time.Time) (bool, error) {
+func (m *Memory) Ready(ctx context.Context, by Authority, id string, bindRev int64, cold bool) (s *Session, first bool, err error) {
+	s, err = m.changeSession(ctx, by, id, "readying", func(s *Session, now time.Time) (bool, error) {
 		if err := m.ownsSession(by, s, bindRev); err != nil {
 			return false, err
 		}
@@ -138,8 +138,10 @@ func (m *Memory) Ready(ctx context.Context, by Authority, id string, bindRev int
 			return false, conflict("the session is %s", s.Phase)
 		}
 		s.Phase, s.ReadyAt, s.LastActivity, s.Cold = Ready, now, now, cold
+		first = true
 		return true, nil
 	})
+	return s, first, err
 }
 
 // Refuse records that the container cannot serve the session.

@@ -172,7 +172,9 @@ func TestMirrorMissesEachThingThatAFailoverForgets(t *testing.T) {
 				hosting(t, store, "c2", "r1")
 				admit(t, store, by, "s1")
 				s := must[*state.Session](t)(store.Bind(w.ctx, by, state.Binding{Session: "s1", Container: "c1", BootID: "boot"}))
-				must[*state.Session](t)(store.Ready(w.ctx, w.owner, "s1", s.BindRev, false))
+				if _, _, err := store.Ready(w.ctx, w.owner, "s1", s.BindRev, false); err != nil {
+					t.Fatal(err)
+				}
 				must[*state.Launch](t)(store.CreateLaunch(w.ctx, by, state.Launch{ID: "l0", Input: []byte(`{}`)}))
 				synctest.Wait()
 				pause := time.NewTimer(time.Millisecond)

@@ -84,8 +84,9 @@ type Sessions interface {
 	// the container is gone or has refused the session.
 	Unbind(ctx context.Context, by Authority, u Unbinding) (*Session, error)
 	// Ready tells that the browser is there (bound → ready; owner). ErrConflict under another
-	// BindRev. Repeated, it changes nothing.
-	Ready(ctx context.Context, by Authority, id string, bindRev int64, cold bool) (*Session, error)
+	// BindRev. Repeated, it changes nothing; first tells whether this very call made it ready,
+	// which is true once in a session's life.
+	Ready(ctx context.Context, by Authority, id string, bindRev int64, cold bool) (s *Session, first bool, err error)
 	// Refuse records that the container cannot serve the session (stays bound, Refused set,
 	// slot freed; owner). The leader decides what follows.
 	Refuse(ctx context.Context, by Authority, id string, bindRev int64, why string) (*Session, error)

@@ -211,7 +211,7 @@ func (l *link) write(v *storeView, f fact) (err error) {
 	by := l.authority()
 	switch f.kind {
 	case "ready":
-		if s, err = v.Ready(l.r.ctx, by, f.session, l.rev(f), false); err != nil && errors.Is(err, state.ErrConflict) {
+		if s, _, err = v.Ready(l.r.ctx, by, f.session, l.rev(f), false); err != nil && errors.Is(err, state.ErrConflict) {
 			l.p.destroy(f.session, f.bindRev) // READY under another binding is answered with DESTROY
 		}
 	case "refuse":

@@ -142,11 +142,15 @@ func (v *storeView) Unbind(ctx context.Context, by state.Authority, u state.Unbi
 	return asked(ctx, v, stepUnbind, by, func() (*state.Session, error) { return v.Memory.Unbind(ctx, by, u) }, v.session)
 }
 
-func (v *storeView) Ready(ctx context.Context, by state.Authority, id string, bindRev int64, cold bool) (*state.Session, error) {
-	return asked(ctx, v, stepReady, by, func() (*state.Session, error) { return v.Memory.Ready(ctx, by, id, bindRev, cold) }, func(s *state.Session) {
+func (v *storeView) Ready(ctx context.Context, by state.Authority, id string, bindRev int64, cold bool) (_ *state.Session, first bool, _ error) {
+	s, err := asked(ctx, v, stepReady, by, func() (s *state.Session, err error) {
+		s, first, err = v.Memory.Ready(ctx, by, id, bindRev, cold)
+		return s, err
+	}, func(s *state.Session) {
 		v.session(s)
 		v.r.w.check.readied(s)
 	})
+	return s, first, err
 }
 
 func (v *storeView) Refuse(ctx context.Context, by state.Authority, id string, bindRev int64, why string) (*state.Session, error) {

@@ -64,6 +64,7 @@ func Catalogue() []Metric {
 		{"wallcrawler_relay_refused_total", "counter", []string{"reason"}, "Requests for a session that were refused before an upgrade, by reason."},
 		{"wallcrawler_session_create_seconds", "histogram", []string{"source"}, "Time to answer a creation, by where the browser came from."},
 		{"wallcrawler_session_end_total", "counter", []string{"reason"}, "Sessions ended, by reason."},
+		{"wallcrawler_session_ready_seconds", "histogram", []string{"source"}, "From admission of a session until its browser was ready, by where the browser came from; observed once a session, by the owner of its container."},
 		{"wallcrawler_session_start_seconds", "histogram", []string{"source"}, "Time from CREATE_SESSION to SESSION_READY, by where the browser came from."},
 		{"wallcrawler_sessions", "gauge", []string{"phase"}, "Sessions by phase, ended ones for five minutes."},
 		{"wallcrawler_slots", "gauge", []string{"state"}, "Slots of containers that are not gone; free ones only where they can be had."},

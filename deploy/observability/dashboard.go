@@ -68,6 +68,7 @@ func rows() []row {
 		}},
 		{"A session's way", []panel{
 			one("Waiting for a container", "none", seen("wallcrawler_queue_depth", "")),
+			one("From admission to ready", "s", quantiles("wallcrawler_session_ready_seconds", "source")...),
 			one("From admission to binding", "s", quantiles("wallcrawler_queue_wait_seconds")...),
 			one("From binding to ready", "s", quantiles("wallcrawler_session_start_seconds", "source")...),
 			one("Answers to creations", "s", quantiles("wallcrawler_session_create_seconds", "source")...),

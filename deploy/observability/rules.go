@@ -34,9 +34,9 @@ type Objective struct {
 // Objectives are the service's.
 func Objectives() []Objective {
 	return []Objective{
-		{"start", 0.99, "sessions get a browser within 4 s",
-			`(sum by (job) (rate(wallcrawler_queue_wait_seconds_count[%[1]s])) - sum by (job) (rate(wallcrawler_queue_wait_seconds_bucket{le="3.814697265625"}[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`,
-			`(sum by (job) (rate(wallcrawler_queue_wait_seconds_count[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`},
+		{"start", 0.99, "sessions have a browser that answers within 5 s",
+			`(sum by (job) (rate(wallcrawler_session_ready_seconds_count[%[1]s])) - sum by (job) (rate(wallcrawler_session_ready_seconds_bucket{le="5"}[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`,
+			`(sum by (job) (rate(wallcrawler_session_ready_seconds_count[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`},
 		{"availability", 0.999, "requests are answered, not failed by us",
 			`(sum by (job) (rate(wallcrawler_api_requests_total{code="5xx"}[%[1]s])) or 0 * sum by (job) (rate(wallcrawler_api_requests_total[%[1]s])))`,
 			`sum by (job) (rate(wallcrawler_api_requests_total[%[1]s]))`},
@@ -95,6 +95,7 @@ func Groups() []Group {
 			{Record: "wallcrawler:clients:sum", Expr: `sum by (job) (wallcrawler_relay_connections)`},
 			{Record: "wallcrawler:slots:max", Expr: `max by (job, state) (wallcrawler_slots)`},
 			{Record: "wallcrawler:queue_wait_seconds:p99_5m", Expr: `histogram_quantile(0.99, sum by (job, le) (rate(wallcrawler_queue_wait_seconds_bucket[5m])))`},
+			{Record: "wallcrawler:session_ready_seconds:p99_5m", Expr: `histogram_quantile(0.99, sum by (job, le) (rate(wallcrawler_session_ready_seconds_bucket[5m])))`},
 			{Record: "wallcrawler:session_create_seconds:p99_5m", Expr: `histogram_quantile(0.99, sum by (job, le) (rate(wallcrawler_session_create_seconds_bucket[5m])))`},
 		}},
 		{Name: "wallcrawler-alerts", Rules: causes()},

@@ -114,7 +114,7 @@ func burning(slo string, values func(each float64) string, share float64) histor
 	bad, good, total := values(1000*share), values(1000*(1-share)), values(1000)
 	switch slo {
 	case "start":
-		return history{`wallcrawler_queue_wait_seconds_count{` + one + `}`: total, `wallcrawler_queue_wait_seconds_bucket{` + one + `,le="3.814697265625"}`: good,
+		return history{`wallcrawler_session_ready_seconds_count{` + one + `,source="cold"}`: total, `wallcrawler_session_ready_seconds_bucket{` + one + `,source="cold",le="5"}`: good,
 			`wallcrawler_session_end_total{` + one + `,reason="failed"}`: values(0)}
 	case "availability":
 		return history{`wallcrawler_api_requests_total{` + one + `,route="/v1/sessions",code="5xx"}`: bad, `wallcrawler_api_requests_total{` + one + `,route="/v1/sessions",code="2xx"}`: good}
@@ -150,7 +150,7 @@ func burnCases() []ruleCase {
 		}
 	}
 	return append(all, ruleCase{"WallcrawlerStartBurns", "1h fires for sessions that got none", `,window="1h",severity="page"`, history{
-		`wallcrawler_queue_wait_seconds_count{` + one + `}`: growing(80), `wallcrawler_queue_wait_seconds_bucket{` + one + `,le="3.814697265625"}`: growing(80),
+		`wallcrawler_session_ready_seconds_count{` + one + `,source="warm"}`: growing(80), `wallcrawler_session_ready_seconds_bucket{` + one + `,source="warm",le="5"}`: growing(80),
 		`wallcrawler_session_end_total{` + one + `,reason="failed"}`: growing(20)}, "60m", true})
 }
 

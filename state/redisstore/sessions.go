@@ -52,10 +52,11 @@ func (s *Store) Unbind(ctx context.Context, by state.Authority, u state.Unbindin
 }
 
 // Ready tells that the browser is there.
-func (s *Store) Ready(ctx context.Context, by state.Authority, id string, bindRev int64, cold bool) (*state.Session, error) {
-	return s.session(ctx, "readying", call{
+func (s *Store) Ready(ctx context.Context, by state.Authority, id string, bindRev int64, cold bool) (_ *state.Session, first bool, err error) {
+	got, more, err := s.sessionAnd(ctx, "readying", call{
 		script: "ready", by: by, container: by.Container, session: id, args: []any{bindRev, flag(cold)},
 	})
+	return got, len(more) > 0, err
 }
 
 // Refuse records that the container cannot serve the session.
@@ -136,6 +137,12 @@ func (s *Store) Wait(ctx context.Context, by state.Authority, ids []string, more
 // session runs a script that answers with a session, once more when that is in another
 // container than we believed.
 func (s *Store) session(ctx context.Context, verb string, c call) (*state.Session, error) {
+	got, _, err := s.sessionAnd(ctx, verb, c)
+	return got, err
+}
+
+// sessionAnd gives also what the script has answered beyond the session.
+func (s *Store) sessionAnd(ctx context.Context, verb string, c call) (got *state.Session, more []any, err error) {
 	reply, err := s.run(ctx, c)
 	for tries := 0; errors.Is(err, errElsewhere) && tries < 3; tries++ {
 		c.container = str(reply[0])
@@ -145,16 +152,15 @@ func (s *Store) session(ctx context.Context, verb string, c call) (*state.Sessio
 		err = fmt.Errorf("%w: it moves about", state.ErrConflict)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s session %s: %w", verb, c.session, err)
+		return nil, nil, fmt.Errorf("%s session %s: %w", verb, c.session, err)
 	}
-	var got *state.Session
 	if len(reply) > 0 {
 		hash, _ := reply[0].([]any)
-		got = decodeSession(c.session, hash)
+		got, more = decodeSession(c.session, hash), reply[1:]
 	}
 	if got == nil {
-		return nil, fmt.Errorf("%s session %s: script %s answered without a record", verb, c.session, c.script)
+		return nil, nil, fmt.Errorf("%s session %s: script %s answered without a record", verb, c.session, c.script)
 	}
 	s.homes.learn(got)
-	return got, nil
+	return got, more, nil
 }

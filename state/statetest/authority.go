@@ -48,7 +48,10 @@ func (w *world) writes(s *state.Session) []struct {
 		}},
 		{"Drain", func(by state.Authority) error { return drop(st.Drain(ctx, by, "c1", boot)) }},
 		{"Release", func(by state.Authority) error { return st.Release(ctx, by, "c1", "waiting") }},
-		{"Ready", func(by state.Authority) error { return drop(st.Ready(ctx, by, s.ID, s.BindRev, false)) }},
+		{"Ready", func(by state.Authority) error {
+			_, _, err := st.Ready(ctx, by, s.ID, s.BindRev, false)
+			return err
+		}},
 		{"Refuse", func(by state.Authority) error { return drop(st.Refuse(ctx, by, s.ID, s.BindRev, "no")) }},
 		{"Touch", func(by state.Authority) error {
 			return st.Touch(ctx, by, []state.Activity{{Session: s.ID, BindRev: s.BindRev, Attached: 1}})
@@ -124,8 +127,9 @@ func testOwnerFencing(t *testing.T, w *world) {
 	w.fenced(t, s, state.Authority{Container: "c1", OwnerSeq: owner.OwnerSeq - 1}, nil)
 	w.fenced(t, s, state.Authority{Container: "c1", OwnerSeq: owner.OwnerSeq + 1}, nil)
 	w.fenced(t, s, state.Authority{Container: "nowhere", OwnerSeq: 1}, nil)
+	_, _, notReady := w.store.Ready(w.ctx, elsewhere, "s1", s.BindRev, false)
 	for name, err := range map[string]error{
-		"ready":  drop(w.store.Ready(w.ctx, elsewhere, "s1", s.BindRev, false)),
+		"ready":  notReady,
 		"refuse": drop(w.store.Refuse(w.ctx, elsewhere, "s1", s.BindRev, "no")),
 		"end":    drop(w.store.End(w.ctx, elsewhere, state.End{Session: "s1", BindRev: s.BindRev, Reason: state.Idle})),
 	} {
@@ -146,7 +150,7 @@ func testOwnerFencing(t *testing.T, w *world) {
 	})
 	w.ok(err)
 	w.fenced(t, s, owner, nil)
-	_, err = w.store.Ready(w.ctx, state.Authority{Container: "c1", OwnerSeq: c.OwnerSeq}, "s1", s.BindRev, false)
+	_, _, err = w.store.Ready(w.ctx, state.Authority{Container: "c1", OwnerSeq: c.OwnerSeq}, "s1", s.BindRev, false)
 	w.ok(err)
 }
 

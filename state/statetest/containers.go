@@ -198,7 +198,7 @@ func testRegistration(t *testing.T, w *world) {
 		t.Fatalf("the session has moved: %+v", got)
 	}
 	owner.OwnerSeq = 3
-	_, err = w.store.Ready(w.ctx, owner, "s1", s.BindRev, false)
+	_, _, err = w.store.Ready(w.ctx, owner, "s1", s.BindRev, false)
 	w.is(err, state.ErrConflict) // it is bound to the old life
 	_, err = w.store.End(w.ctx, w.lead(), state.End{Session: "s1", Reason: state.ContainerLost, Confirmed: true})
 	w.ok(err)

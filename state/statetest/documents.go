@@ -304,7 +304,7 @@ func testHints(_ *testing.T, w *world) {
 	s = w.bind("s1", "c1")
 	v.hears(state.KindSession, "s1", s.Rev)
 	v.hears(state.KindContainer, "c1", w.container("c1").Rev)
-	s, err = w.store.Ready(w.ctx, owner, "s1", s.BindRev, false)
+	s, _, err = w.store.Ready(w.ctx, owner, "s1", s.BindRev, false)
 	w.ok(err)
 	v.hears(state.KindSession, "s1", s.Rev)
 	w.ok(w.store.Touch(w.ctx, owner, []state.Activity{{Session: "s1", BindRev: s.BindRev, Attached: 1}}))

@@ -48,7 +48,8 @@ func testSessionTransitions(t *testing.T, w *world) {
 		{
 			"ready",
 			func(s *state.Session) (*state.Session, error) {
-				return w.store.Ready(w.ctx, owner, s.ID, s.BindRev, true)
+				s, _, err := w.store.Ready(w.ctx, owner, s.ID, s.BindRev, true)
+				return s, err
 			},
 			map[state.Phase]result{state.Pending: no, state.Bound: to(state.Ready), state.Ready: to(state.Ready), state.Ending: no, state.Ended: no},
 		},
@@ -374,15 +375,21 @@ func testReadyAndRefused(t *testing.T, w *world) {
 	w.hosting("c2", 2)
 	w.admit("s1", "u")
 	s := w.bind("s1", "c1")
-	_, err := w.store.Ready(w.ctx, owner, "s1", s.BindRev-1, false)
+	_, _, err := w.store.Ready(w.ctx, owner, "s1", s.BindRev-1, false)
 	w.is(err, state.ErrConflict)
-	s, err = w.store.Ready(w.ctx, owner, "s1", s.BindRev, true)
+	s, first, err := w.store.Ready(w.ctx, owner, "s1", s.BindRev, true)
 	w.ok(err)
+	if !first {
+		t.Fatal("the call that made it ready is not the first")
+	}
 	if s.ReadyAt.IsZero() || !s.Cold {
 		t.Fatalf("got %+v", s)
 	}
-	again, err := w.store.Ready(w.ctx, owner, "s1", s.BindRev, true)
+	again, first, err := w.store.Ready(w.ctx, owner, "s1", s.BindRev, true)
 	w.ok(err)
+	if first {
+		t.Fatal("a repeated call says that it made the session ready")
+	}
 	w.same(s.Rev, again.Rev)
 
 	w.admit("s2", "u")
@@ -395,7 +402,7 @@ func testReadyAndRefused(t *testing.T, w *world) {
 	again, err = w.store.Refuse(w.ctx, owner, "s2", s.BindRev, "no memory")
 	w.ok(err)
 	w.same(s.Rev, again.Rev)
-	_, err = w.store.Ready(w.ctx, owner, "s2", s.BindRev, false)
+	_, _, err = w.store.Ready(w.ctx, owner, "s2", s.BindRev, false)
 	w.is(err, state.ErrConflict)
 	_, err = w.store.Unbind(w.ctx, w.lead(), state.Unbinding{Session: "s2", BindRev: s.BindRev, Why: "refused"})
 	w.ok(err)

@@ -208,7 +208,7 @@ func (w *world) sessionIn(phase state.Phase, id, container string, owner state.A
 	if phase == state.Bound {
 		return s
 	}
-	s, err := w.store.Ready(w.ctx, owner, id, s.BindRev, false)
+	s, _, err := w.store.Ready(w.ctx, owner, id, s.BindRev, false)
 	w.ok(err)
 	if phase == state.Ready {
 		return s
