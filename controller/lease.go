@@ -149,6 +149,10 @@ func (c *Controller) bid(ctx context.Context) error {
 	sent := c.now()
 	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
 	switch {
+	case err == nil && epoch < c.lead.epochNow():
+		// The store has gone back to an earlier lease of this replica's. Epochs never go back:
+		// this one is given up, and the next is above all that ever were.
+		return c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch)
 	case err == nil:
 		if c.lead.held() && c.lead.epochNow() != epoch {
 			c.cfg.Mirror.Relist() // nobody else led: the store has forgotten the lease

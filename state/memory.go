@@ -159,7 +159,7 @@ func (m *Memory) AcquireLease(ctx context.Context, replica string) (int64, time.
 
 // ReleaseLease gives the leadership up if replica holds it under epoch.
 func (m *Memory) ReleaseLease(ctx context.Context, replica string, epoch int64) error {
-	return m.write(ctx, func(time.Time) error {
+	return m.read(ctx, func(time.Time) error {
 		if m.leader == replica && m.epoch == epoch {
 			m.leader, m.leaderUntil = "", time.Time{}
 			m.hint(Hint{Kind: KindLease})

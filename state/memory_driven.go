@@ -58,6 +58,22 @@ func (m *Memory) Records() (sessions []*Session, containers []*Container) {
 	return sessions, containers
 }
 
+// SetSeen says which revision the caller of the next calls has seen, and Seen what it has seen
+// after them. Left alone, all who share the store are one process that remembers for ever;
+// processes that come and go remember each for itself.
+func (m *Memory) SetSeen(rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen = rev
+}
+
+// Seen is the highest revision that the caller of the latest calls has seen.
+func (m *Memory) Seen() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen
+}
+
 // LoseLease takes the lease from whoever holds it, as an eviction of its key does.
 func (m *Memory) LoseLease() {
 	m.mu.Lock()

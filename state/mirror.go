@@ -316,6 +316,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 		return err
 	}
 	after := m.now()
+	seen = max(seen, index.Seen)
 
 	m.mu.Lock()
 	lost := m.lost(index, seen)

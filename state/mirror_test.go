@@ -298,3 +298,33 @@ func TestMirrorLooksForARecordThatTheStoreDenies(t *testing.T) {
 		}
 	})
 }
+
+// A process may have seen of its own writes what its mirror has not.
+func TestMirrorGivesBackWhatOnlyItsProcessHasSeen(t *testing.T) {
+	store := state.NewMemory(nil)
+	epoch, _, err := store.AcquireLease(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := state.Authority{Epoch: epoch}
+	admit(t, store, by, "s1")
+	m := state.NewMirror(store, state.MirrorOptions{})
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rollBack := store.Checkpoint()
+	admit(t, store, by, "s2")
+	rollBack()
+	again := state.Admission{ID: "s3", Spec: []byte(`{}`), UserID: "u", Remaining: time.Hour}
+	if _, err := store.Admit(t.Context(), by, again); !errors.Is(err, state.ErrRolledBack) {
+		t.Fatalf("a write after the failover: %v", err)
+	}
+	for range 2 {
+		if err := m.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := store.Admit(t.Context(), by, again); err != nil {
+		t.Errorf("a write after the mirror looked: %v", err)
+	}
+}

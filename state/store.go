@@ -296,6 +296,7 @@ type Index struct {
 	Launches   map[string]int64
 	Filling
 	Seq  int64     // the store's own revision clock
+	Seen int64     // the highest revision that this process had seen of it before it asked
 	Time time.Time // the store's wall clock
 }
 

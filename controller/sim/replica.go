@@ -34,6 +34,7 @@ type replica struct {
 	reading  bool
 	rounding bool
 	roundAt  time.Duration // when a woken round is due; zero: none
+	seen     int64         // the highest revision of the store's that it knows of
 }
 
 func (w *World) newReplica(n int) *replica {
@@ -49,7 +50,7 @@ func (r *replica) start() {
 	life := r.life
 	w.note("%s starts", r.id)
 	r.up, r.pausedUntil, r.cutUntil, r.deafUntil = true, 0, 0, 0
-	r.seeing, r.reading, r.rounding, r.roundAt = false, false, false, 0
+	r.seeing, r.reading, r.rounding, r.roundAt, r.seen = false, false, false, 0, 0
 	r.skew = w.between(0, 1000*time.Hour)
 	r.links = map[string]*link{}
 	r.ctx, r.cancel = context.WithCancel(background)
@@ -163,6 +164,9 @@ func (r *replica) see(life int) {
 	if r.w.now < r.deafUntil {
 		hints = nil
 	}
+	for _, h := range hints {
+		r.seen = max(r.seen, h.Rev)
+	}
 	r.spawn(life, func() { r.mirror.See(r.ctx, hints, documents) }, func() { r.seeing = false; r.relistIfAsked(life) })
 }
 
@@ -257,7 +261,11 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 		w.sleep(time.Second)
 		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
 	}
+	w.store.SetSeen(r.seen)
 	err := do()
+	if fault.Kind != answerLost {
+		r.seen = max(r.seen, w.store.Seen())
+	}
 	switch fault.Kind {
 	case answerLost:
 		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)

@@ -59,7 +59,9 @@ func (v *storeView) ReleaseLease(ctx context.Context, replica string, epoch int6
 }
 
 func (v *storeView) Index(ctx context.Context) (state.Index, error) {
-	return read(ctx, v, stepIndex, func() (state.Index, error) { return v.Memory.Index(ctx) })
+	ix, err := read(ctx, v, stepIndex, func() (state.Index, error) { return v.Memory.Index(ctx) })
+	v.r.seen = max(v.r.seen, ix.Seq)
+	return ix, err
 }
 
 func (v *storeView) SessionsOf(ctx context.Context, ids []string) ([]*state.Session, error) {

@@ -25,6 +25,7 @@ func (s *Store) Index(ctx context.Context) (state.Index, error) {
 
 func (s *Store) index(ctx context.Context) (state.Index, error) {
 	k := &s.keys
+	seen := s.seen.Load() // before the store is asked: what is read then is not to be below it
 	reply, err := s.eval(ctx, "index", []string{k.seq, k.incarnation, k.leaving, k.sessions, k.containers, k.pool}, rand.Text())
 	if err != nil {
 		return state.Index{}, err
@@ -32,7 +33,7 @@ func (s *Store) index(ctx context.Context) (state.Index, error) {
 	if len(reply) != 5 {
 		return state.Index{}, errors.New("script index gave a short answer")
 	}
-	ix := state.Index{Seq: integer(reply[0]), Time: moment(str(reply[2]))}
+	ix := state.Index{Seq: integer(reply[0]), Seen: seen, Time: moment(str(reply[2]))}
 	ix.Filling = state.Filling{
 		Incarnation: str(reply[1]), LostAt: moment(str(reply[3])), Whole: str(reply[4]) == str(reply[1]),
 	}
