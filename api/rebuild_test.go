@@ -24,25 +24,25 @@ func TestContainersRegisterWhileTheStoreIsRebuilt(t *testing.T) {
 		return err == nil && h.mirror.Trouble() != ""
 	})
 
-	register := func(id, body, token string) reply {
+	register := func(body, token string) reply {
 		return h.call("POST", "/internal/register", body, "X-Container-Token", token)
 	}
-	again := register("cnt_known", registration("containerId", `"cnt_known"`, "bootId", `"boot-cnt_known"`, "ip", `"127.0.0.9"`), h.containers.Token("cnt_known"))
+	again := register(registration("containerId", `"cnt_known"`, "bootId", `"boot-cnt_known"`, "ip", `"127.0.0.9"`), h.containers.Token("cnt_known"))
 	if again.status != http.StatusOK || again.fields(t)["ownerSeq"] != float64(known.OwnerSeq+1) {
 		t.Errorf("a known container: %d %s", again.status, again.body)
 	}
 	// Launched by somebody of whom nobody remembers anything: its token is proof.
 	for i := range 100 {
 		id := fmt.Sprintf("cnt_forgotten_%d", i)
-		if a := register(id, registration("containerId", `"`+id+`"`), h.containers.Token(id)); a.status != http.StatusOK {
+		if a := register(registration("containerId", `"`+id+`"`), h.containers.Token(id)); a.status != http.StatusOK {
 			t.Fatalf("a container that we have launched: %d %s", a.status, a.body)
 		}
 	}
-	if a := register("cnt_shared", shareBody("cnt_shared", "127.0.0.7", "8080"), sharedToken); a.status != http.StatusOK {
+	if a := register(shareBody("cnt_shared", "127.0.0.7", "8080"), sharedToken); a.status != http.StatusOK {
 		t.Errorf("a known container that we did not launch: %d %s", a.status, a.body)
 	}
-	wantError(t, register("cnt_new", shareBody("cnt_new", "127.0.0.7", "8080"), sharedToken), http.StatusServiceUnavailable, "unavailable")
-	wantError(t, register("cnt_bad", registration("containerId", `"cnt_bad"`), h.containers.Token("cnt_other")), http.StatusUnauthorized, "unauthorized")
+	wantError(t, register(shareBody("cnt_new", "127.0.0.7", "8080"), sharedToken), http.StatusServiceUnavailable, "unavailable")
+	wantError(t, register(registration("containerId", `"cnt_bad"`), h.containers.Token("cnt_other")), http.StatusUnauthorized, "unauthorized")
 	if h.mirror.Trouble() == "" {
 		t.Fatal("the rebuild was over before anything was asked")
 	}
@@ -56,6 +56,6 @@ func TestContainersRegisterWhileTheStoreIsRebuilt(t *testing.T) {
 	}
 
 	h.server.SetDraining()
-	wantError(t, register("cnt_known", registration("containerId", `"cnt_known"`), h.containers.Token("cnt_known")),
+	wantError(t, register(registration("containerId", `"cnt_known"`), h.containers.Token("cnt_known")),
 		http.StatusServiceUnavailable, "draining")
 }

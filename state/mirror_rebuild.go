@@ -201,9 +201,13 @@ func (m *Mirror) ApplyWhole(f Filling) {
 	}
 }
 
-// Filling tells how the store came by what it holds, as last read.
+// Filling tells how the store came by what it holds, as last read. Of a store that has lost data
+// and was not given it back yet there is nothing to tell: what was read before is no longer so.
 func (m *Mirror) Filling() Filling {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.trouble != "" {
+		return Filling{}
+	}
 	return m.filling
 }

@@ -233,3 +233,35 @@ func TestMirrorKeepsALaunchThatAHintFindsMissing(t *testing.T) {
 		}
 	})
 }
+
+// unrestorable is a store that cannot be given anything back yet.
+type unrestorable struct{ *state.Memory }
+
+func (unrestorable) Restore(context.Context, int64, state.Records) error { return state.ErrUnavailable }
+
+func TestMirrorTellsNothingOfAStoreThatWasNotGivenBackYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := state.NewMemory(nil)
+		m := state.NewMirror(unrestorable{store}, state.MirrorOptions{})
+		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := state.Authority{Epoch: epoch}
+		admit(t, store, by, "s1")
+		ix := must[state.Index](t)(store.Index(t.Context()))
+		if err := store.MarkWhole(t.Context(), by, ix.Filling); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Refresh(t.Context()); err != nil || !m.Filling().Whole {
+			t.Fatalf("it is not whole at first: %+v, %v", m.Filling(), err)
+		}
+		store.Wipe()
+		if err := m.Refresh(t.Context()); err == nil {
+			t.Fatal("it was given back")
+		}
+		if f := m.Filling(); f != (state.Filling{}) || m.Trouble() == "" {
+			t.Errorf("it tells %+v of the store, and of trouble %q", f, m.Trouble())
+		}
+	})
+}
