@@ -96,7 +96,8 @@ type Controller struct {
 	pool  *pool  // owned by the goroutine of lead
 	calls *calls
 
-	held atomic.Pointer[[]Held] // what the last round left waiting for the account's allowance
+	held    atomic.Pointer[[]Held]               // what the last round left waiting for the account's allowance
+	refused atomic.Pointer[map[string]time.Time] // plan.Snapshot.RefusedSince of the last round
 }
 
 // New returns a controller. Run starts it.
@@ -224,6 +225,7 @@ func (c *Controller) reign(ctx context.Context) {
 		c.world.wait()
 		c.metrics.leader.Set(0)
 		c.held.Store(nil)
+		c.refused.Store(nil)
 	}()
 
 	tick := time.NewTimer(0)
@@ -301,6 +303,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	}
 	planning := c.now()
 	snapshot := c.world.snapshot()
+	c.refused.Store(&snapshot.RefusedSince)
 	snapshot.LaunchTrouble = c.pool.dialect.trouble(snapshot.Now)
 	snapshot.DesiredAt = c.pool.desiredAt
 	policy := c.policy(c.pool)

@@ -35,10 +35,17 @@ type Held struct {
 
 // Explain makes a plan from a fresh view of its own, on any replica, and carries none of it
 // out. Since when containers have been empty is known to the leader's loop only, so that
-// scale-down does not show; what waits for the account's allowance shows on the leader.
+// scale-down does not show; what waits for the account's allowance, and since when the addresses
+// of silent containers have refused, shows on the leader.
 func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
-	w, pool := newWorld(c.cfg), &pool{}
+	// Nobody waits here for machines that do not answer: what the leader has found out will do.
+	cfg := c.cfg
+	cfg.Refuses = nil
+	w, pool := newWorld(cfg), &pool{}
 	defer w.wait()
+	if refused := c.refused.Load(); refused != nil && c.Leading() {
+		w.refusedSince = *refused
+	}
 	if err := c.seed(ctx, w, pool); err != nil {
 		return Explanation{}, err
 	}

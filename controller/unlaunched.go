@@ -30,7 +30,7 @@ func (w *world) startProbes(ctx context.Context, now time.Time) {
 	}
 	w.nextProbe = now.Add(probeEvery)
 	if len(addrs) == 0 {
-		clear(w.refusedSince)
+		w.refusedSince = nil
 		return
 	}
 	w.probing = true

@@ -63,3 +63,35 @@ func TestAContainerThatIsNoTaskIsGoneOnceItsAddressRefuses(t *testing.T) {
 		}
 	})
 }
+
+// Whoever asks for the plan does not wait for the machines that do not answer.
+func TestExplainWaitsForNoSilentContainer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, state.Pool{Max: 0, MaxSessions: 2}, func(r *rig) {
+			r.config = func(cfg *controller.Config) {
+				cfg.Refuses = func(ctx context.Context, _ string) bool {
+					<-ctx.Done() // nothing comes back
+					return false
+				}
+			}
+		})
+		for _, id := range []string{"own1", "own2", "own3"} {
+			c, err := r.store.Register(t.Context(), state.Registration{ID: id, BootID: "boot", Protocol: 2, MaxSessions: 2, Owner: "r1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			by := state.Authority{Container: id, OwnerSeq: c.OwnerSeq}
+			if _, err := r.store.Report(t.Context(), by, state.Report{BootID: "boot", Addr: "127.0.0.7:8080"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(time.Minute)
+		began := time.Now()
+		if _, err := r.c.Explain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
