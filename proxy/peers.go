@@ -111,7 +111,7 @@ func (t *Tunnels) Tunnel(w http.ResponseWriter, r *http.Request, owner string, a
 	}
 	t.opened.WithLabelValues(tunnelOpened).Inc()
 	gone := tunnel.CloseFrame{Code: peerGoneCode, Reason: peerGoneReason}
-	access.relay.join(w, r, access, backend, tunnel.Config{
+	access.relay.join(w, r, access, "", backend, tunnel.Config{
 		// No frame at all: the owner must see that the client was lost, and did not leave.
 		ClientGone:  tunnel.CloseFrame{},
 		BackendGone: gone,

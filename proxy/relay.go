@@ -109,6 +109,8 @@ type Relay struct {
 
 	nextVisit int // in visits, counted on
 
+	heardAt map[string]time.Time // by container: when something of it was last seen to have reached a client
+
 	past  [2]tunnel.Flow // what ended tunnels have moved: to the browser, to the client
 	drain bool           // no new clients
 	cut   bool           // the drain is past its limit
@@ -130,6 +132,7 @@ func NewRelay(cfg RelayConfig) *Relay {
 		metrics: newRelayMetrics(cfg.Registerer),
 		fetch:   newTransport(cfg.Dial),
 		live:    map[*visit]struct{}{},
+		heardAt: map[string]time.Time{},
 		users:   map[string]int{},
 		keeper:  tunnel.NewKeeper(cfg.Keep),
 		guests:  map[*v1Client]struct{}{},
@@ -191,9 +194,11 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 		return err
 	}
 	var backend tunnel.Peer
+	var container string
 	err = r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
 		return r.withSecrets(s, c, func(header http.Header) (err error) {
 			backend, err = tunnel.Dial(ctx, r.cfg.Dial, c.Addr, path, header)
+			container = c.ID
 			return err
 		})
 	})
@@ -201,7 +206,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 		r.leave(access.UserID)
 		return err
 	}
-	r.join(w, req, access, backend, tunnel.Config{
+	r.join(w, req, access, container, backend, tunnel.Config{
 		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},
 		BackendGone: tunnel.CloseFrame{Code: state.ContainerLost.CloseCode(), Reason: string(state.ContainerLost)},
 	}, tunnel.CloseFrame{Code: drainCode, Reason: drainReason})
@@ -238,10 +243,12 @@ func credentials(s *state.Session, secret string) http.Header {
 
 // join answers the upgrade of a client that has a reservation, and has bytes move until either
 // end is gone; it does not wait for that, so that nothing of the request is kept meanwhile.
+// container is the one whose browser it is; empty if another replica stands between.
 // cfg says what either end is told when the other vanishes, farewell what the client is told
 // when this replica stops.
 func (r *Relay) join(
-	w http.ResponseWriter, req *http.Request, access Access, backend tunnel.Peer, cfg tunnel.Config, farewell tunnel.CloseFrame,
+	w http.ResponseWriter, req *http.Request, access Access, container string, backend tunnel.Peer, cfg tunnel.Config,
+	farewell tunnel.CloseFrame,
 ) {
 	client, err := tunnel.Accept(w, req, nil)
 	if err != nil {
@@ -251,7 +258,7 @@ func (r *Relay) join(
 		return
 	}
 	cfg.Keeper, cfg.PlainClient = r.keeper, !tunnel.KnowsControl(req)
-	v := &visit{session: access.SessionID, user: access.UserID, farewell: farewell, tunnel: tunnel.New(client, backend, cfg)}
+	v := &visit{session: access.SessionID, user: access.UserID, container: container, farewell: farewell, tunnel: tunnel.New(client, backend, cfg)}
 	r.track(v)
 	v.tunnel.Start(func(result tunnel.Result) { r.ended(v, result) })
 }

@@ -3,18 +3,25 @@ package proxy
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
-// visit is a client joined to a browser. Its fields are set once.
+// visit is a client joined to a browser.
 type visit struct {
-	session  string
-	user     string
-	tunnel   *tunnel.Tunnel
-	farewell tunnel.CloseFrame // what the client is told when the drain is past its limit
+	// set once in join
+	session   string
+	user      string
+	container string // whose bytes the client gets; empty: another replica's
+	tunnel    *tunnel.Tunnel
+	farewell  tunnel.CloseFrame // what the client is told when the drain is past its limit
+
+	lost atomic.Pointer[state.Reason] // it was closed because its session was lost
+
+	heard uint64 // bytes to the client when that was last looked at; guarded by the relay's mu
 }
 
 // maxPastVisits is how many ended connections are remembered, for people who ask why.
@@ -88,7 +95,7 @@ func (r *Relay) leave(user string) {
 func (r *Relay) ended(v *visit, result tunnel.Result) {
 	c := connectionOf(result.Stats)
 	c.Closed = time.Now()
-	c.ClosedBy, c.Code, c.Reason = r.cause(result)
+	c.ClosedBy, c.Code, c.Reason = v.cause(result)
 	r.metrics.closed.WithLabelValues(c.ClosedBy).Inc()
 	r.metrics.codes.WithLabelValues(codeClass(c.Code)).Inc()
 	r.metrics.lasted.Observe(c.Closed.Sub(c.Opened).Seconds())
@@ -101,6 +108,7 @@ func (r *Relay) ended(v *visit, result tunnel.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.live, v)
+	r.listenLocked(v, result.ToClient.Bytes, c.Closed)
 	r.past[0] = sum(r.past[0], result.ToBackend)
 	r.past[1] = sum(r.past[1], result.ToClient)
 	if len(r.visits) < maxPastVisits {
@@ -113,7 +121,7 @@ func (r *Relay) ended(v *visit, result tunnel.Result) {
 }
 
 // cause tells who ended a connection, and with which close frame.
-func (r *Relay) cause(result tunnel.Result) (by string, code int, reason string) {
+func (v *visit) cause(result tunnel.Result) (by string, code int, reason string) {
 	frame := result.FromClient
 	switch result.First {
 	case tunnel.Client:
@@ -126,6 +134,9 @@ func (r *Relay) cause(result tunnel.Result) (by string, code int, reason string)
 		}
 		if result.Err != nil {
 			return closedByFault, 0, ""
+		}
+		if lost := v.lost.Load(); lost != nil {
+			return closedByBackend, lost.CloseCode(), string(*lost)
 		}
 		return closedByDrain, drainCode, ""
 	}

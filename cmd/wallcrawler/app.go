@@ -90,6 +90,7 @@ type service struct {
 	keepers    []keeper
 	owners     *proxy.Owners
 	projector  *proxy.Projector
+	witness    *proxy.Witness
 	emf        *emf.Printer   // nil: none
 	traces     *traces.Tracer // nil: none
 }
@@ -216,6 +217,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 		MaxClients:   o.capacity.clients, MaxClientsPerUser: o.clientsPerUser, Keep: o.keep,
 		Log: o.log, Registerer: registry, Ended: tracer.Connected,
 	})
+	s.witness = proxy.NewWitness(proxy.WitnessConfig{
+		Replica: o.replica, Store: store, Mirror: s.mirror, Relay: s.relay, Log: o.log, Registerer: registry,
+	})
 	s.server, err = api.New(api.Config{
 		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
 		SharedToken: shared, ContainerNetworks: o.containerCIDRs,
@@ -272,6 +276,7 @@ func (s *service) run(ctx context.Context) error {
 	start("owners", linking, s.owners.Run)
 	start("projector", linking, s.projector.Run)
 	start("relay", life, s.relay.Run)
+	start("witness", life, s.witness.Run)
 	start("controller", leading, s.controller.Run)
 	start("server", serving, func(ctx context.Context) error { return s.server.Serve(ctx, s.o.listener) })
 	if l := s.o.secureListener; l != nil {

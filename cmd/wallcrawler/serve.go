@@ -190,6 +190,11 @@ func serveOptions(c *config) (options, error) {
 	if o.policy.MaxLoad <= 0 {
 		errs = append(errs, fmt.Errorf("MAX_CONTAINER_LOAD is %d: it must be above 0, in percent", c.GetInt("max_load")))
 	}
+	if o.policy.HungAfter = c.GetDuration("hung_after"); o.policy.HungAfter == 0 {
+		o.policy.HungAfter = -1
+	} else if o.policy.HungAfter < 30*time.Second {
+		errs = append(errs, fmt.Errorf("HUNG_AFTER is %v: it must be 30 s or more, or 0", o.policy.HungAfter))
+	}
 	o.firstConnect, o.disconnectGrace, o.lostGrace = c.GetDuration("first_connect"), c.GetDuration("disconnect_grace"), c.GetDuration("lost_grace")
 	o.idle, o.hold = c.GetDuration("idle_timeout"), c.GetDuration("connect_hold")
 	o.unreadyFor, o.drainTimeout = c.GetDuration("unready_for"), c.GetDuration("drain_timeout")

@@ -154,6 +154,8 @@ func causes() []Rule {
 			Summary: "Containers cannot be reached", Description: "{{ $value }} links to containers have been lost for 5 minutes."},
 		{Alert: "WallcrawlerContainersMute", For: "0m", Labels: ticket, Expr: `sum by (job) (increase(wallcrawler_v1_mute_total[30m])) > 2`,
 			Summary: "v1 containers lose their voice", Description: "{{ $value | humanize }} links were closed in 30 minutes because their container answered pings only."},
+		{Alert: "WallcrawlerContainersHang", For: "0m", Labels: ticket, Expr: `sum by (job) (increase(wallcrawler_actions_total{kind="give_up",result="done"}[30m])) > 0`,
+			Summary: "Containers hang", Description: "{{ $value | humanize }} containers were given up in 30 minutes because they answered nobody; their sessions are lost."},
 		{Alert: "WallcrawlerFull", For: "2m", Labels: page, Expr: `sum by (job) (rate(wallcrawler_relay_refused_total{reason="full"}[2m])) > 0`,
 			Summary: "Replicas take no more clients", Description: "Clients are refused because a replica, or a user, is at its limit."},
 		{Alert: "WallcrawlerSheds", For: "0m", Labels: page, Expr: `sum by (job, instance) (increase(wallcrawler_api_shed_connections_total[5m])) > 0`,

@@ -85,6 +85,7 @@ func causeCases() []ruleCase {
 		pair("WallcrawlerRegistrationsRefused", counter("wallcrawler_registrations_total", `,result="unauthorized"`, 1), counter("wallcrawler_registrations_total", `,result="registered"`, 1)),
 		pair("WallcrawlerLinksLost", gauge("wallcrawler_links", `,state="lost"`, 1), gauge("wallcrawler_links", `,state="open"`, 1)),
 		pair("WallcrawlerContainersMute", counter("wallcrawler_v1_mute_total", "", .2), counter("wallcrawler_v1_mute_total", "", .05)),
+		pair("WallcrawlerContainersHang", counter("wallcrawler_actions_total", `,kind="give_up",result="done"`, .1), counter("wallcrawler_actions_total", `,kind="give_up",result="stale"`, .1)),
 		pair("WallcrawlerFull", counter("wallcrawler_relay_refused_total", `,reason="full"`, 1), counter("wallcrawler_relay_refused_total", `,reason="ended"`, 1)),
 		pair("WallcrawlerSheds", counter("wallcrawler_api_shed_connections_total", "", 1), gauge("wallcrawler_api_shed_connections_total", "", 5)),
 		pair("WallcrawlerClientsStall", ratio("wallcrawler_relay_closed_total", "", `by="stalled"`, `by="client"`, .06), ratio("wallcrawler_relay_closed_total", "", `by="stalled"`, `by="client"`, .04)),
