@@ -51,6 +51,10 @@ type Config struct {
 	// has said so. Nil: containers that are no tasks of ECS stay known while their record lives.
 	Refuses func(ctx context.Context, addr string) bool
 
+	// ReplicaGone tells whether a replica that is not heard any more is certainly dead: its machine
+	// has said so. Nil: it may serve clients for a while.
+	ReplicaGone func(ctx context.Context, r state.Replica) bool
+
 	// ExposeTaskARN writes the ARN and the address of its task into each ready session's
 	// document. Whoever reads them there may stop the task, with all that it serves.
 	ExposeTaskARN bool

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
@@ -31,6 +32,11 @@ func (w *world) startHearing(ctx context.Context, now time.Time) {
 		// In this order: a replica that has come meanwhile is expected to speak.
 		if l.testimonies, l.err = w.cfg.Store.Testimonies(bounded, silent); l.err == nil {
 			l.replicas, l.err = w.cfg.Store.Replicas(bounded)
+		}
+		if w.cfg.ReplicaGone != nil {
+			l.replicas = slices.DeleteFunc(l.replicas, func(r state.Replica) bool {
+				return !r.Live(w.cfg.Mirror.Now()) && w.cfg.ReplicaGone(bounded, r)
+			})
 		}
 		w.report(ctx, l)
 	})

@@ -29,13 +29,19 @@ type silenced struct {
 	seq     int64 // of cnt1's owner
 	mu      sync.Mutex
 	witness map[string]func() (silent, quiet time.Duration) // by replica that is there
+	dead    map[string]bool                                 // replicas whose machines say so
 	stopped []string                                        // ARNs, each as it was told to stop
 }
 
 func newSilenced(t *testing.T) *silenced {
-	s := &silenced{witness: map[string]func() (time.Duration, time.Duration){}}
+	s := &silenced{witness: map[string]func() (time.Duration, time.Duration){}, dead: map[string]bool{}}
 	s.rig = newRig(t, state.Pool{Min: 4, Max: 8, MaxSessions: 2}, func(r *rig) {
 		r.config = func(cfg *controller.Config) {
+			cfg.ReplicaGone = func(_ context.Context, r state.Replica) bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.dead[r.ID]
+			}
 			cfg.Fleet = watchedFleet{r.fleet, func(arn string) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -153,6 +159,26 @@ func TestAHungContainerIsGivenUpOnceNobodyHearsIt(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAReplicaThatIsNotHeardIsWaitedForUnlessItIsKnownToBeDead(t *testing.T) {
+	for dead, within := range map[bool]time.Duration{true: 30 * time.Second, false: 5 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSilenced(t)
+			s.says("r1", time.Minute, 2*time.Minute)
+			s.says("r2", time.Minute, time.Second)
+			pass(2 * time.Minute)
+			s.mu.Lock()
+			delete(s.witness, "r2")
+			s.dead["r2"] = dead
+			s.mu.Unlock()
+			pass(within - 20*time.Second)
+			if !dead && s.containerPhase() != state.ContainerReady {
+				t.Errorf("it was given up while r2 may serve a client of it")
+			}
+			s.until(30*time.Second, "cnt1 is given up", func() bool { return s.containerPhase() != state.ContainerReady })
+		})
+	}
 }
 
 func TestAContainerThatWakesUpInTimeIsKept(t *testing.T) {

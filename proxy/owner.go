@@ -3,12 +3,14 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -455,18 +457,34 @@ func (o *Owners) alive(ctx context.Context, c *state.Container) bool {
 // probe asks at addr whether the replica is there. Anything but silence, a refused connection
 // or a plain "not here" counts as a yes.
 func (o *Owners) probe(ctx context.Context, addr, replica string) bool {
+	status, err := o.ask(ctx, addr, replica)
+	return err == nil && status != http.StatusNotFound
+}
+
+// ask gives the status of the answer at addr to whether the replica is there.
+func (o *Owners) ask(ctx context.Context, addr, replica string) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.ProbeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+PeerPath+replica, nil)
 	if err != nil {
-		return false
+		return 0, fmt.Errorf("asking for replica %s at %s: %w", replica, addr, err)
 	}
 	resp, err := o.client.Do(req)
 	if err != nil {
-		return false
+		return 0, fmt.Errorf("asking for replica %s at %s: %w", replica, addr, err)
 	}
 	_ = resp.Body.Close()
-	return resp.StatusCode != http.StatusNotFound
+	return resp.StatusCode, nil
+}
+
+// Gone tells whether a replica is certainly no more: its address refuses connections, or
+// another process answers there. Silence is no proof.
+func (o *Owners) Gone(ctx context.Context, r state.Replica) bool {
+	if r.Addr == "" {
+		return false
+	}
+	status, err := o.ask(ctx, r.Addr, r.ID)
+	return status == http.StatusNotFound || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // reaches tells whether a container takes connections from here. One without a verified

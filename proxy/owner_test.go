@@ -476,3 +476,32 @@ func TestSecretsBeforeARotationAreTriedToo(t *testing.T) {
 	}
 	talk(t, conn)
 }
+
+func TestOnlyAMachinesWordMakesAReplicaDead(t *testing.T) {
+	n := newTown(t)
+	asker, other := n.resident("r1"), n.resident("r2")
+	refused, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = refused.Close()
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for name, test := range map[string]struct {
+		id, addr string
+		gone     bool
+	}{
+		"it answers":               {"r2", other.server.Listener.Addr().String(), false},
+		"another is there":         {"r3", other.server.Listener.Addr().String(), true},
+		"nobody is there":          {"r3", refused.Addr().String(), true},
+		"it says nothing":          {"r3", mute.Addr().String(), false},
+		"nobody knows where it is": {"r3", "", false},
+	} {
+		if gone := asker.owners.Gone(t.Context(), state.Replica{ID: test.id, Addr: test.addr}); gone != test.gone {
+			t.Errorf("%s: gone %v", name, gone)
+		}
+	}
+}

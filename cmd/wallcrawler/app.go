@@ -180,7 +180,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.mirror = state.NewMirror(store, state.MirrorOptions{Relist: o.relist, Log: o.log})
 	o.policy.Pool = o.pool
 	dial := proxy.NewDialer(o.containerCIDRs)
+	s.owners = newOwners(o, store, s.mirror, registry)
 	s.controller = controller.New(controller.Config{
+		ReplicaGone: s.owners.Gone,
 		Refuses: proxy.Refuses(dial),
 		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
 		NewID:  func() string { return "cnt_" + rand.Text() },
@@ -209,7 +211,6 @@ func newService(ctx context.Context, o options) (*service, error) {
 		FirstConnect: o.firstConnect, DisconnectGrace: o.disconnectGrace, LostGrace: o.lostGrace, Idle: o.idle,
 		Log: o.log, Registerer: registry,
 	})
-	s.owners = newOwners(o, store, s.mirror, registry)
 	s.relay = proxy.NewRelay(proxy.RelayConfig{
 		Store: store, Mirror: s.mirror, Secret: known.containers.LinkSecret, PreviousSecrets: known.containers.PreviousLinkSecrets,
 		Dial: dial, Hold: o.hold, Links: s.links, Peers: newPeers(o, s.owners, known.containers, registry),
