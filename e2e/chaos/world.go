@@ -32,6 +32,7 @@ const (
 	clientCount   = 24
 	visitors      = 2
 	startDeadline = 20 * time.Second
+	hungAfter     = 45 * time.Second // beyond every fault that passes
 )
 
 const apiKey = "chaos-key-of-one-run"
@@ -121,7 +122,7 @@ func build(ctx context.Context, g *stage.Stage, s setting) (w *world, err error)
 		"AWS_ENDPOINT_URL=" + w.cloud.URL(), "ECS_CLUSTER_NAME=chaos", "CONTAINER_TASK_DEF=browser", "CONTAINER_SUBNETS=subnet-local",
 		"CONTAINER_PORT=" + strconv.Itoa(containerPort), "WARM_SLOTS=0",
 		"MIN_CONTAINERS=" + strconv.Itoa(minContainers), "MAX_CONTAINERS=" + strconv.Itoa(maxContainers),
-		"MAX_SESSIONS_PER_CONTAINER=" + strconv.Itoa(slots), "SCALE_DOWN_HOLD=3s", "START_DEADLINE=" + startDeadline.String(),
+		"MAX_SESSIONS_PER_CONTAINER=" + strconv.Itoa(slots), "SCALE_DOWN_HOLD=3s", "START_DEADLINE=" + startDeadline.String(), "HUNG_AFTER=" + hungAfter.String(),
 		"FIRST_CONNECT_TIMEOUT=20s", "DISCONNECT_GRACE=5s", "LOST_GRACE=20s", "DRAIN_UNREADY=1s", "MAX_CONTAINER_LOAD=200", "DRAIN_TIMEOUT=2s", "LOG_LEVEL=info",
 	}, endpoint...)
 	w.onClose(func() {
