@@ -22,10 +22,10 @@ type checker struct {
 	w      *World
 	broken *Violation
 
-	readyAt   map[string]string // session → the one container, and its life, that it was ever ready on
-	ended     map[string]bool   // sessions that are over
-	stops     map[string]bool   // containers past the point of no return
-	wipedAt   time.Duration     // the store lost something; long ago: never
+	losses    losses
+	readyAt   map[string]readiness
+	ended     map[string]time.Duration // sessions that are over, since when
+	stops     map[string]time.Duration // containers past the point of no return, since when
 	blindTo   time.Duration
 	leaseLost time.Duration
 	freeSince time.Duration // since when a session waits beside a free slot; zero: none does
@@ -36,6 +36,12 @@ type checker struct {
 	sightings map[string]sight // of documents by this leader
 }
 
+// readiness is the one container, and its life, on which a session was ever ready.
+type readiness struct {
+	on string
+	at time.Duration
+}
+
 // sight is what a leader has seen of a document.
 type sight struct {
 	epoch  int64         // under which lease
@@ -44,7 +50,7 @@ type sight struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, readyAt: map[string]string{}, ended: map[string]bool{}, stops: map[string]bool{}, sightings: map[string]sight{}, wipedAt: -10_000 * time.Hour, leaseLost: -time.Hour}
+	return &checker{w: w, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -53,9 +59,6 @@ func (k *checker) violate(rule, format string, args ...any) {
 		k.w.note("BROKEN %s: %s", rule, k.broken.Text)
 	}
 }
-
-// lately tells whether the store lost data within that time.
-func (k *checker) lately(d time.Duration) bool { return k.w.now-k.wipedAt < d }
 
 func (k *checker) blind(until time.Duration) { k.blindTo = max(k.blindTo, until) }
 
@@ -71,7 +74,7 @@ func (k *checker) step() {
 			leaders++
 		}
 	}
-	if leaders > 1 && k.w.now-k.leaseLost > state.LeaseTTL && !k.lately(state.LeaseTTL) {
+	if leaders > 1 && k.w.now-k.leaseLost > state.LeaseTTL && !k.losses.lately(state.LeaseTTL) {
 		k.violate("I18", "%d replicas hold themselves for the leader", leaders)
 	}
 	if k.w.now-k.scanned >= 5*time.Second {
@@ -83,14 +86,14 @@ func (k *checker) step() {
 // granted sees a lease.
 func (k *checker) granted(r *replica, epoch int64) {
 	if epoch < k.w.epoch {
-		// A store that has lost its last writes knows no better. Nobody may lead under it.
-		if !k.lately(state.LeaseTTL) {
+		if epoch != k.losses.epoch {
 			k.violate("I5", "%s was given epoch %d after %d", r.id, epoch, k.w.epoch)
 		}
 		k.w.tally.mark("a store that went back offered an old epoch")
 		return
 	}
 	if epoch > k.w.epoch {
+		k.losses.epoch = 0
 		k.w.note("%s leads", r.id)
 		k.w.tally.Reigns++
 	}
@@ -99,23 +102,29 @@ func (k *checker) granted(r *replica, epoch int64) {
 
 // wrote sees a write that was carried out.
 func (k *checker) wrote(r *replica, at Step, by state.Authority) {
-	if by.Epoch != 0 && by.Epoch != k.w.epoch {
+	if by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {
 		k.violate("C4", "%s wrote %s under epoch %d, after %d was given", r.id, stepNames[at], by.Epoch, k.w.epoch)
 	}
 }
 
 func (k *checker) session(_ *replica, s *state.Session) {
 	k.w.note("session %s is %s %s", s.ID, s.Phase, s.Reason)
-	if k.ended[s.ID] && s.Phase != state.Ended && !k.lately(48*time.Hour) {
+	if at, over := k.ended[s.ID]; over && s.Phase != state.Ended && !k.losses.excuse(at, func(m *state.Mirror) bool {
+		x, known := m.Session(s.ID)
+		return known && x.Phase == state.Ended
+	}) {
 		k.violate("state §2", "session %s had ended and is %s again", s.ID, s.Phase)
 	}
 	if s.Phase == state.Ended {
-		k.ended[s.ID] = true
+		k.ended[s.ID] = k.w.now
 		if x := k.w.people.wishes[s.ID]; x != nil {
 			x.ended = true
 		}
 	}
 }
+
+// over tells whether a session has ended.
+func (k *checker) over(id string) bool { _, over := k.ended[id]; return over }
 
 func (k *checker) container(_ *replica, c *state.Container) {
 	if c.Used() > c.MaxSessions {
@@ -123,9 +132,14 @@ func (k *checker) container(_ *replica, c *state.Container) {
 	}
 	switch c.Phase {
 	case state.Stopping, state.Gone:
-		k.stops[c.ID] = true
+		if _, already := k.stops[c.ID]; !already {
+			k.stops[c.ID] = k.w.now
+		}
 	default:
-		if k.stops[c.ID] && !k.lately(48*time.Hour) {
+		if at, stops := k.stops[c.ID]; stops && !k.losses.excuse(at, func(m *state.Mirror) bool {
+			x, known := m.Container(c.ID)
+			return known && (x.Phase == state.Stopping || x.Phase == state.Gone)
+		}) {
 			k.violate("I4", "container %s is %s after the point of no return", c.ID, c.Phase)
 		}
 	}
@@ -133,6 +147,7 @@ func (k *checker) container(_ *replica, c *state.Container) {
 
 func (k *checker) bound(s *state.Session) {
 	k.w.tally.Binds++
+	k.boundAgain(s)
 	c, err := k.w.store.Container(background, s.Container)
 	if err != nil {
 		k.violate("I2", "session %s is bound to container %s, which there is not", s.ID, s.Container)
@@ -153,18 +168,45 @@ func (k *checker) bound(s *state.Session) {
 // readied sees that a session is ready: on one container, ever.
 func (k *checker) readied(s *state.Session) {
 	on := s.Container + " " + s.BootID
-	if before, again := k.readyAt[s.ID]; again && before != on {
-		k.violate("I2", "session %s was ready on %s and is ready on %s", s.ID, before, on)
+	if before, again := k.readyAt[s.ID]; again && before.on != on {
+		k.violate("I2", "session %s was ready on %s and is ready on %s", s.ID, before.on, on)
 	}
-	k.readyAt[s.ID] = on
+	if _, already := k.readyAt[s.ID]; !already {
+		k.readyAt[s.ID] = readiness{on, k.w.now}
+	}
+}
+
+// boundAgain sees a binding of a session that was ready before: nobody may know.
+func (k *checker) boundAgain(s *state.Session) {
+	before, again := k.readyAt[s.ID]
+	if !again {
+		return
+	}
+	if !k.losses.excuse(before.at, func(m *state.Mirror) bool {
+		x, known := m.Session(s.ID)
+		return known && !x.ReadyAt.IsZero()
+	}) {
+		k.violate("I2", "session %s was ready on %s and is bound to %s", s.ID, before.on, s.Container)
+	}
+	delete(k.readyAt, s.ID)
 }
 
 // held sees a session in a container.
 func (k *checker) held(p *process, session string) {
-	if len(p.held) > p.slots {
+	known := 0
+	for id, b := range p.held {
+		// One of the first version refuses nothing, and does not say what it holds.
+		if k.w.protocol == 1 && id != session && k.losses.excuse(b.since, func(m *state.Mirror) bool {
+			s, mirrored := m.Session(id)
+			return mirrored && s.BoundTo(p.id, p.boot)
+		}) {
+			continue
+		}
+		known++
+	}
+	if known > p.slots {
 		k.violate("I3", "container %s was given %d sessions for %d slots", p.id, len(p.held), p.slots)
 	}
-	_ = session
 }
 
 // busy tells whether a container really serves somebody.
@@ -175,7 +217,7 @@ func (k *checker) busy(p *process) (string, bool) {
 	for _, id := range sortedKeys(p.held) {
 		b := p.held[id]
 		if b.serving && b.goneAt == 0 {
-			if x := k.w.people.wishes[id]; x != nil && x.overAt == 0 && !x.ended {
+			if x := k.w.people.wishes[id]; x != nil && x.overAt == 0 && !x.unheard && !x.ended {
 				return id, true
 			}
 		}
@@ -204,6 +246,10 @@ func (k *checker) stopped(t *task) {
 	}
 	c, err := k.w.store.Container(background, t.ContainerID)
 	if err == nil && c.Phase != state.Stopping && c.Phase != state.Gone {
+		// The call may be on its way when the store loses the mark that it rests on.
+		if _, marked := k.stops[c.ID]; marked && k.losses.lately(settling) {
+			return
+		}
 		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)
 	}
 }
@@ -252,10 +298,17 @@ func (k *checker) sessions() []*state.Session {
 }
 
 // launched sees a task start.
-func (k *checker) launched(t *task) {
-	if _, err := k.w.store.Launch(background, t.launch); err != nil && !k.lately(48*time.Hour) {
+func (k *checker) launched(r *replica, t *task) {
+	if _, err := k.w.store.Launch(background, t.launch); err != nil && !recorded(r, t.launch) {
 		k.violate("I6", "task %s is started without a recorded launch", t.ARN)
 	}
+}
+
+// recorded tells whether a replica knows of a launch that was recorded: the store may have lost it
+// since, and be given it back.
+func recorded(r *replica, launch string) bool {
+	_, known := r.mirror.Launch(launch)
+	return known
 }
 
 // refused sees a launch refused for want of capacity.
@@ -335,7 +388,7 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	case state.Released:
 		// A document that is gone counts as a wish if nobody had watched it, and its own time
 		// is the requester's.
-		if x == nil || x.overAt != 0 || k.w.now >= x.deadline-time.Second || k.lately(48*time.Hour) {
+		if x == nil || x.overAt != 0 || x.unheard || k.w.now >= x.deadline-time.Second {
 			break
 		}
 		switch d, err := k.w.store.Document(background, after.ID); {
@@ -375,7 +428,7 @@ func (k *checker) scan() {
 	w := k.w
 	running := 0
 	for _, t := range w.ecs.tasks {
-		if t.runs && t.DesiredStatus == "RUNNING" {
+		if t.runs && t.DesiredStatus == "RUNNING" && !k.losses.orphan(t) {
 			running++
 		}
 	}
@@ -384,7 +437,7 @@ func (k *checker) scan() {
 		k.overSince = 0
 	case k.overSince == 0:
 		k.overSince = w.now
-	case w.now-k.overSince > 5*time.Minute && !k.lately(15*time.Minute):
+	case w.now-k.overSince > 5*time.Minute:
 		k.violate("C1", "%d tasks run for %s, the maximum is %d", running, w.now-k.overSince, w.policy.Pool.Max)
 	}
 	if !w.storm.calm() || w.now < w.storm.until[w.storm.period]-3*time.Minute {
@@ -458,13 +511,13 @@ func (k *checker) settled() {
 			continue
 		}
 		c := known[t.ContainerID]
-		if c == nil || c.Phase == state.Gone || c.Phase == state.PendingVerification {
-			k.violate("C2", "task %s runs and is nobody's", t.ARN)
+		if (c == nil || c.Phase == state.Gone || c.Phase == state.PendingVerification) && !k.losses.orphan(t) {
+			k.violate("C2", "task %s runs and is nobody's (its container: %s)", t.ARN, told(c, t.process))
 		}
 	}
 	for _, id := range sortedKeys(w.procs) {
 		p := w.procs[id]
-		if !p.alive {
+		if !p.alive || k.losses.orphan(p.task) {
 			continue
 		}
 		for _, session := range sortedKeys(p.held) {
@@ -477,6 +530,18 @@ func (k *checker) settled() {
 	}
 	for _, id := range w.people.open {
 		k.fulfilled(w.people.wishes[id])
+	}
+}
+
+// told is what is known of a container, and what it is.
+func told(c *state.Container, p *process) string {
+	switch {
+	case p == nil:
+		return "never came up"
+	case c == nil:
+		return fmt.Sprintf("registered at %s, not known", p.registeredAt)
+	default:
+		return fmt.Sprintf("registered at %s, is %s", p.registeredAt, c.Phase)
 	}
 }
 
@@ -493,7 +558,7 @@ func (k *checker) fulfilled(x *wish) {
 	switch {
 	case x.overAt != 0 && w.now-x.overAt > time.Minute && live:
 		k.violate("C7", "session %s is %s a minute after its requester wanted it over", x.id, s.Phase)
-	case x.overAt == 0 && x.evictedAt == 0 && x.lostAt == 0 && !k.ended[x.id] && x.deadline-w.now > 10*time.Second && !live:
+	case x.overAt == 0 && x.evictedAt == 0 && x.lostAt == 0 && !k.over(x.id) && x.deadline-w.now > 10*time.Second && !live:
 		if doc, e := w.store.Document(background, x.id); e == nil && !doc.Missing && doc.Err == nil && doc.Spec.Status == state.StatusPending && doc.TTL < x.deadline-w.now+2*time.Second && w.clock().Sub(epochZero) > time.Minute {
 			k.violate("C7", "session %s is wished for, and nothing has come of it (%v)", x.id, err)
 		}

@@ -46,11 +46,12 @@ const (
 // task is one of ECS's, as it really is.
 type task struct {
 	state.Task
-	launch    string
-	shownFrom time.Duration // listings lack it before
-	overShown time.Duration // listings show it running until then, once it is over
-	runs      bool
-	process   *process
+	launch     string
+	recordedAt time.Duration // the launch
+	shownFrom  time.Duration // listings lack it before
+	overShown  time.Duration // listings show it running until then, once it is over
+	runs       bool
+	process    *process
 }
 
 var errThrottled = fmt.Errorf("%w: Rate exceeded", state.ErrThrottled)
@@ -90,7 +91,7 @@ func (f *fleetView) Run(ctx context.Context, l *state.Launch) (got state.Task, e
 		if err := e.trouble(); err != nil {
 			return err
 		}
-		got, err = e.run(l)
+		got, err = e.run(f.r, l)
 		if err != nil {
 			return err
 		}
@@ -100,7 +101,7 @@ func (f *fleetView) Run(ctx context.Context, l *state.Launch) (got state.Task, e
 }
 
 // run starts a task for a launch, or gives the one that was started for it before.
-func (e *cloud) run(l *state.Launch) (state.Task, error) {
+func (e *cloud) run(r *replica, l *state.Launch) (state.Task, error) {
 	w := e.w
 	var input struct {
 		Launch      string
@@ -121,14 +122,14 @@ func (e *cloud) run(l *state.Launch) (state.Task, error) {
 		w.check.refused(e.refusals)
 		return state.Task{}, &state.LaunchRefused{Reason: "Capacity is unavailable at this time", Capacity: true}
 	}
-	t := &task{launch: l.ID, runs: true, shownFrom: w.now + e.lagNow(), Task: state.Task{
+	t := &task{launch: l.ID, recordedAt: l.CreatedAt.Sub(epochZero), runs: true, shownFrom: w.now + e.lagNow(), Task: state.Task{
 		ARN: arn, ContainerID: input.Launch, LastStatus: "PROVISIONING", DesiredStatus: "RUNNING",
 		Addr: "10.0.0.1", CreatedAt: w.clock(),
 	}}
 	e.tasks[arn] = t
 	w.tally.Launches++
 	w.note("task %s is started", arn)
-	w.check.launched(t)
+	w.check.launched(r, t)
 	bad := startsWell
 	if len(e.startBadly) > 0 {
 		bad, e.startBadly = e.startBadly[0], e.startBadly[1:]

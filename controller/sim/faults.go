@@ -245,14 +245,13 @@ func (s *storm) strike(r *replica, f Fault) bool {
 		w.check.leaseLost = w.now
 		w.store.LoseLease()
 	case storeWiped:
-		w.wiped()
-		w.store.Wipe()
+		w.check.losses.strike(0, 0, w.store.Wipe)
+		w.saved = nil
 	case storeRolledBack:
 		if w.saved == nil {
 			return false
 		}
-		w.wiped()
-		w.saved()
+		w.check.losses.strike(w.savedAt, w.savedIn, w.saved)
 		w.saved = nil
 	case documentEvicted, documentRewritten, documentPoisoned, documentShortened, documentEdited:
 		x := someWish()
@@ -370,6 +369,3 @@ func (s *storm) container(p *process, f Fault) bool {
 	}
 	return true
 }
-
-// Unbuilt names the kinds that the service does not survive yet.
-func Unbuilt(k Kind) bool { return k == storeWiped || k == storeRolledBack }

@@ -23,6 +23,7 @@ type wish struct {
 	api      bool
 
 	overAt    time.Duration // the requester wanted it over; zero: not
+	unheard   bool          // the requester wanted it over, and the store has lost that
 	evictedAt time.Duration // its document was lost; zero: not
 	text      string        // as last written
 	ended     bool          // as the controller says

@@ -25,6 +25,8 @@ type process struct {
 	held      map[string]*browser // by session id
 	link      *link               // nil: it has none
 
+	registeredAt time.Duration // in this life; zero: not yet
+
 	refuses, slow int // of the next sessions
 }
 
@@ -33,6 +35,7 @@ type browser struct {
 	session string
 	bindRev int64
 	serving bool
+	since   time.Duration
 	goneAt  time.Duration // being destroyed; zero: not
 }
 
@@ -126,6 +129,7 @@ func (p *process) registerLater(d time.Duration) {
 				return
 			}
 			retry = false
+			p.registeredAt = max(1, p.w.now)
 			r.mirror.ApplyContainer(c)
 			r.open(p, c)
 		}, nil)
@@ -164,7 +168,7 @@ func (p *process) create(session string, bindRev int64) {
 		p.notify(func(l *link) { l.refused(session, bindRev) })
 		return
 	}
-	b := &browser{session: session, bindRev: bindRev}
+	b := &browser{session: session, bindRev: bindRev, since: p.w.now}
 	p.held[session] = b
 	if p.w.protocol == 1 {
 		p.w.store.NoteV1(p.id, session)

@@ -108,12 +108,10 @@ func newWorld(seed uint64, o Options) *World {
 // saveLater notes now and then what a failover would go back to.
 func (w *World) saveLater() {
 	w.after(w.between(time.Second, 20*time.Second), func() {
-		w.saved = w.store.Checkpoint()
+		w.saved, w.savedAt, w.savedIn = w.store.Checkpoint(), w.now, w.epoch
 		w.saveLater()
 	})
 }
-
-func (w *World) wiped() { w.check.wipedAt = w.now }
 
 // calmDown ends every fault that lasts.
 func (w *World) calmDown() {

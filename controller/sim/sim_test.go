@@ -13,10 +13,10 @@ func TestWorlds(t *testing.T) {
 	if testing.Short() {
 		worlds = 2
 	}
-	total, failed := sim.Many(1, worlds, func() bool { return false }, sim.Options{Storms: 2, Without: sim.Unbuilt})
+	total, failed := sim.Many(1, worlds, func() bool { return false }, sim.Options{Storms: 2})
 	for _, r := range failed {
 		t.Errorf("seed %d: %v", r.Seed, r.Broken)
-		sim.Shrink(r, sim.Options{Storms: 2, Without: sim.Unbuilt}, 50).Story(os.Stderr)
+		sim.Shrink(r, sim.Options{Storms: 2}, 50).Story(os.Stderr)
 	}
 	if total.Worlds != worlds || total.Faults == 0 || total.Binds == 0 || total.Stops == 0 {
 		t.Errorf("%d worlds, %d faults, %d bindings, %d stops: too little happened", total.Worlds, total.Faults, total.Binds, total.Stops)
@@ -24,7 +24,7 @@ func TestWorlds(t *testing.T) {
 }
 
 func TestTheSameSeedIsTheSameStory(t *testing.T) {
-	o := sim.Options{Storms: 2, Without: sim.Unbuilt}
+	o := sim.Options{Storms: 2}
 	for seed := range uint64(4) {
 		a, b := sim.Run(seed, o), sim.Run(seed, o)
 		if a.Trace != b.Trace || a.Tally.Steps != b.Tally.Steps {
@@ -48,7 +48,7 @@ func TestSeedsThatFailedOnceHold(t *testing.T) {
 		153:  "a session was released because its document ran out before the deadline that an old reading had given it",
 		5003: "a container registered late, between the last look at it and the stop of its task",
 	} {
-		if r := sim.Run(seed, sim.Options{Without: sim.Unbuilt}); r.Broken != nil {
+		if r := sim.Run(seed, sim.Options{}); r.Broken != nil {
 			t.Errorf("seed %d, where once %s: %v", seed, what, r.Broken)
 		}
 	}

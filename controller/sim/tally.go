@@ -48,12 +48,9 @@ func (t *Tally) add(o Tally) {
 }
 
 // Empty lists the cells of the matrix in which no fault fell.
-func (t *Tally) Empty(without func(Kind) bool) []string {
+func (t *Tally) Empty() []string {
 	var empty []string
 	for k := noFault + 1; k < kinds; k++ {
-		if without(k) {
-			continue
-		}
 		for s := stepNone + 1; s < steps; s++ {
 			if t.Matrix[k][s] == 0 {
 				empty = append(empty, Fault{Kind: k, Step: s}.String())
@@ -112,7 +109,7 @@ func (t *Tally) Print(out io.Writer) {
 	p("")
 	p("%d worlds of 1 to 3 replicas, up to 10 containers and 40 slots; %d lived through twice, step by step the same", t.Worlds, t.Replayed)
 	p("%.0f simulated cluster-hours, %d steps, %d reigns", t.Time.Hours(), t.Steps, t.Reigns)
-	p("%d of %d cells are empty", len(t.Empty(Unbuilt)), (int(kinds)-3)*(int(steps)-1))
+	p("%d of %d cells are empty", len(t.Empty()), (int(kinds)-1)*(int(steps)-1))
 	p("%d faults of %d kinds; %d of them around the intent, the call and the record of a launch", t.Faults, t.Kinds(), t.CrashPoints())
 	p("%d sessions wished for, %d bindings, %d ends; %d launches, %d drains by the leader, %d tasks stopped", t.Sessions, t.Binds, t.Ends, t.Launches, t.Drains, t.Stops)
 }

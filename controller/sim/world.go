@@ -37,6 +37,8 @@ type World struct {
 	store    *state.Memory
 	epoch    int64  // the highest that was granted
 	saved    func() // has the store lose what was written since
+	savedAt  time.Duration
+	savedIn  int64 // the epoch then
 	policy   plan.Policy
 	tick     time.Duration
 	protocol int

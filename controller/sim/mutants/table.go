@@ -79,6 +79,6 @@ var mutants = []mutant{
 	// the checker
 	{name: "checker: a busy task may be stopped", checker: true, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
 	{name: "checker: one session too many is no matter", checker: true, edits: []edit{{checkerGo, "if c.Used() > c.MaxSessions {", "if c.Used() > c.MaxSessions+1 {"}}},
-	{name: "checker: an old epoch is no matter", checker: true, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch {"}}},
+	{name: "checker: an old epoch is no matter", checker: true, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
 	{name: "checker: sessions may be lost for no reason", checker: true, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
 }

@@ -55,7 +55,7 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 		length = 2 * time.Minute
 	}
 	end := time.Now().Add(length)
-	total, failed := sim.Many(seed, worlds, func() bool { return length > 0 && time.Now().After(end) }, sim.Options{Without: sim.Unbuilt})
+	total, failed := sim.Many(seed, worlds, func() bool { return length > 0 && time.Now().After(end) }, sim.Options{})
 	if quick {
 		for _, r := range failed {
 			fmt.Fprintf(os.Stdout, "seed %d: %v\n", r.Seed, r.Broken)
@@ -67,14 +67,14 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 	total.Print(os.Stdout)
 	for _, r := range failed {
 		fmt.Fprintf(os.Stdout, "\nseed %d FAILED: %v\nshrinking it\n", r.Seed, r.Broken)
-		if small := sim.Shrink(r, sim.Options{Without: sim.Unbuilt}, 100); small.Broken != nil {
+		if small := sim.Shrink(r, sim.Options{}, 100); small.Broken != nil {
 			small.Story(os.Stdout)
 		} else {
 			fmt.Fprintln(os.Stdout, "it does not fail a second time: the world is not deterministic")
 		}
 	}
 	if whole {
-		missing := append(total.Empty(sim.Unbuilt), total.Unreached()...)
+		missing := append(total.Empty(), total.Unreached()...)
 		for _, what := range missing {
 			fmt.Fprintf(os.Stdout, "never happened: %s\n", what)
 		}
