@@ -52,6 +52,7 @@ type world struct {
 	listingTasks bool
 	listAgain    bool
 	watched      map[string]time.Time // ARNs asked after until then
+	stoppedAt    map[string]time.Time // ARNs that were told to stop since the last listing began; monotonic
 	nextPoll     time.Time
 	polling      bool
 
@@ -106,6 +107,7 @@ func newWorld(cfg Config) *world {
 		tasks:       map[string]state.Task{},
 		absentSince: map[string]time.Time{},
 		watched:     map[string]time.Time{},
+		stoppedAt:   map[string]time.Time{},
 		emptySince:  map[string]time.Time{},
 		notable:     newNotable(),
 	}
@@ -355,7 +357,7 @@ func (w *world) merge(l listing) {
 		w.polling = false
 		w.nextPoll = now.Add(pollEvery)
 		for _, t := range l.tasks {
-			w.tasks[t.ARN] = t
+			w.file(t, l.began)
 		}
 	case silentContainers:
 		w.mergeProbes(l)
@@ -401,8 +403,9 @@ func (w *world) mergeTasks(l listing) {
 	at := w.cfg.Mirror.Now()
 	w.tasks = make(map[string]state.Task, len(l.tasks))
 	for _, t := range l.tasks {
-		w.tasks[t.ARN] = t
+		w.file(t, l.began)
 	}
+	maps.DeleteFunc(w.stoppedAt, func(_ string, at time.Time) bool { return at.Before(l.began) })
 	named := w.namedTasks()
 	absent := make(map[string]time.Time)
 	for _, arn := range named {
@@ -441,8 +444,18 @@ func (w *world) noteEmpty() {
 	maps.DeleteFunc(w.emptySince, func(id string, _ time.Time) bool { return !present[id] })
 }
 
+// file takes in a task as a listing that began then shows it. One that was told to stop since
+// is not to be told again.
+func (w *world) file(t state.Task, began time.Time) {
+	if at, told := w.stoppedAt[t.ARN]; told && !at.Before(began) {
+		t.DesiredStatus = "STOPPED"
+	}
+	w.tasks[t.ARN] = t
+}
+
 // stopped notes that a task was told to stop, ahead of the next listing.
 func (w *world) stopped(arn string) {
+	w.stoppedAt[arn] = w.cfg.machine.now()
 	if t, ok := w.tasks[arn]; ok {
 		t.DesiredStatus = "STOPPED"
 		w.tasks[arn] = t
