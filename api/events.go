@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
@@ -27,7 +28,8 @@ type eventJSON struct {
 }
 
 // listEvents answers with the latest events, the oldest of them first; with ?after=ID with
-// those that came after that one; with ?object=ID with those of that object alone.
+// those that came after that one; with ?object=ID with those of that object alone. What befell
+// sessions is told to their own users, as sessions are listed, and to operators.
 func (s *Server) listEvents(c echo.Context) error {
 	limit := defaultEvents
 	if text := c.QueryParam("limit"); text != "" {
@@ -40,7 +42,7 @@ func (s *Server) listEvents(c echo.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), storeTimeout)
 	defer cancel()
-	events, err := s.events(ctx, c.QueryParam("after"), c.QueryParam("object"), limit)
+	events, err := s.events(ctx, c.QueryParam("after"), limit, s.eventFilter(userOf(c), c.QueryParam("object")))
 	if err != nil {
 		return err
 	}
@@ -52,30 +54,33 @@ func (s *Server) listEvents(c echo.Context) error {
 	return c.JSON(http.StatusOK, out)
 }
 
-func (s *Server) events(ctx context.Context, after, object string, limit int) ([]state.Event, error) {
-	if after == "" && object == "" {
-		return s.store.Tail(ctx, limit)
+// eventFilter tells which events are meant; nil: all.
+func (s *Server) eventFilter(user, object string) func(state.Event) bool {
+	all := s.operators[user]
+	if all && object == "" {
+		return nil
+	}
+	return func(e state.Event) bool {
+		return (object == "" || e.Object == object) && (all || e.VisibleTo(user))
+	}
+}
+
+func (s *Server) events(ctx context.Context, after string, limit int, meant func(state.Event) bool) ([]state.Event, error) {
+	n := limit
+	if meant != nil {
+		n = state.EventsKept // of which those that are meant may be few
 	}
 	var events []state.Event
 	var err error
 	if after == "" {
-		events, err = s.store.Tail(ctx, state.EventsKept)
+		events, err = s.store.Tail(ctx, n)
 	} else {
-		n := state.EventsKept // of which the object's are few
-		if object == "" {
-			n = limit
-		}
 		events, err = s.store.EventsAfter(ctx, after, n)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || meant == nil {
+		return events, err
 	}
-	var found []state.Event
-	for _, e := range events {
-		if object == "" || e.Object == object {
-			found = append(found, e)
-		}
-	}
+	found := slices.DeleteFunc(events, func(e state.Event) bool { return !meant(e) })
 	switch {
 	case len(found) <= limit:
 		return found, nil

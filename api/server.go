@@ -108,6 +108,9 @@ type Config struct {
 	// Dialect says which containers the pool takes; empty: all.
 	Dialect state.Dialect
 
+	// Operators are the users who may know what befalls everybody's sessions.
+	Operators []string
+
 	Replica   string   // id of this process
 	Version   string   // of this binary
 	PublicURL *url.URL // what connect URLs begin with; nil: the host that the request names
@@ -160,8 +163,9 @@ type Server struct {
 	containerKeys ContainerKeys
 	relay         Relay
 
-	tickets Tickets
-	dialect state.Dialect
+	tickets   Tickets
+	dialect   state.Dialect
+	operators map[string]bool
 
 	replica, version  string
 	publicURL         *url.URL
@@ -206,6 +210,10 @@ func New(cfg Config) (*Server, error) {
 		defaultTimeout: cfg.DefaultTimeout, createWait: cfg.CreateWait, maxBody: cfg.MaxBody, bodyTimeout: cfg.BodyTimeout,
 		log: cfg.Log, started: time.Now(), page: newDashboard(),
 		sharedToken: cfg.SharedToken, containerNetworks: cfg.ContainerNetworks,
+	}
+	s.operators = make(map[string]bool, len(cfg.Operators))
+	for _, user := range cfg.Operators {
+		s.operators[user] = true
 	}
 	if s.defaultTimeout == 0 {
 		s.defaultTimeout = state.DefaultTimeout

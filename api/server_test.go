@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wallcrawler/wallcrawler/api"
+	"github.com/wallcrawler/wallcrawler/api/auth"
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
@@ -226,7 +227,7 @@ func TestOperatorViews(t *testing.T) {
 	}
 	for _, e := range []state.Event{
 		{Kind: state.KindContainer, Object: "cnt_1", Reason: state.EventDraining, Message: "first"},
-		{Kind: state.KindSession, Object: "ses_1", Reason: state.EventEnded, Message: "second"},
+		{Kind: state.KindSession, Object: "ses_1", Reason: state.EventEnded, Message: "second", User: "alice"},
 		{Kind: state.KindContainer, Object: "cnt_1", Reason: state.EventGone, Message: "third"},
 	} {
 		if err := h.store.Note(t.Context(), e); err != nil {
@@ -252,7 +253,12 @@ func TestOperatorViews(t *testing.T) {
 		t.Errorf("events %s, want %s", got, want)
 	}
 	wantError(t, h.alice("GET", "/v1/events?limit=many", ""), 400, "invalid_request")
-	wantError(t, h.alice("GET", "/v1/events?after=%2B", ""), 400, "invalid_request")
+	for _, id := range []string{"%2B", "18446744073709551616", "99999999999999999999-1", "1-18446744073709551616"} {
+		fields := wantError(t, h.alice("GET", "/v1/events?after="+id, ""), 400, "invalid_request")
+		if message, _ := fields["message"].(string); !strings.Contains(message, "no event's id") {
+			t.Errorf("after=%s: %v", id, fields)
+		}
+	}
 	if got := h.call("GET", "/v1/events", ""); got.status != 401 {
 		t.Errorf("without a key: %d", got.status)
 	}
@@ -268,6 +274,50 @@ func TestOperatorViews(t *testing.T) {
 	}
 	wantError(t, bare.alice("GET", "/v1/plan", ""), 503, "unavailable")
 	wantError(t, bare.call("GET", "/metrics", ""), 404, "no_such_route")
+}
+
+// Events of sessions are their users' own, as the sessions are; those of the fleet are for all.
+func TestEventsOfSessionsAreForTheirUsersAndOperators(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) { c.Operators = []string{"olga"} }, func(c *api.Config) {
+		keys, err := auth.NewKeys(auth.Key{Key: aliceKey, Name: "alice"}, auth.Key{Key: bobKey, Name: "bob"}, auth.Key{Key: bareKey, Name: "olga"})
+		must(t, err)
+		c.Keys = keys
+	})
+	for _, e := range []state.Event{
+		{Kind: state.KindSession, Object: "ses_a", Message: "1", User: "alice"},
+		{Kind: state.KindSession, Object: "ses_b", Message: "2", User: "bob"},
+		{Kind: state.KindContainer, Object: "cnt_1", Message: "3"},
+		{Kind: state.KindDocument, Object: "ses_x", Message: "4"}, // nobody knows whose
+		{Kind: state.KindDocument, Object: "ses_a", Message: "5", User: "alice"},
+		{Kind: state.KindPool, Message: "6"},
+	} {
+		must(t, h.store.Note(t.Context(), e))
+	}
+	for query, want := range map[string][3]string{ // alice, bob, olga
+		"":                       {"1 3 5 6", "2 3 6", "1 2 3 4 5 6"},
+		"?limit=2":               {"5 6", "3 6", "5 6"},
+		"?after=0&limit=2":       {"1 3", "2 3", "1 2"},
+		"?after=2":               {"3 5 6", "3 6", "3 4 5 6"},
+		"?object=ses_a":          {"1 5", "", "1 5"},
+		"?object=ses_b":          {"", "2", "2"},
+		"?object=ses_x":          {"", "", "4"},
+		"?object=cnt_1":          {"3", "3", "3"},
+		"?object=ses_b&after=0":  {"", "2", "2"},
+		"?object=ses_a&limit=1":  {"5", "", "5"},
+		"?object=ses_b&limit=10": {"", "2", "2"},
+	} {
+		for i, key := range []string{aliceKey, bobKey, bareKey} {
+			var events []struct{ Message string }
+			h.call("GET", "/v1/events"+query, "", "X-BB-API-Key", key).get(t, &events)
+			var said []string
+			for _, e := range events {
+				said = append(said, e.Message)
+			}
+			if got := strings.Join(said, " "); got != want[i] {
+				t.Errorf("%s as number %d: got %q, want %q", query, i, got, want[i])
+			}
+		}
+	}
 }
 
 func TestPathsAndMethodsThatAreNotThere(t *testing.T) {

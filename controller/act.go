@@ -86,7 +86,7 @@ func (c *Controller) settle(o outcome) {
 		c.metrics.actions.WithLabelValues(kind, "done").Inc()
 		log.Info("action done", "because", o.action.Because())
 		if e, tell := told(o.action); tell {
-			c.pool.note(e)
+			c.tell(e)
 		}
 		c.after(o.action)
 	case errors.Is(o.err, context.Canceled), errors.Is(o.err, errNotLeading):

@@ -304,7 +304,7 @@ func (c *Controller) forgetNotes(ctx context.Context, s plan.Snapshot) error {
 func (c *Controller) noteEvents(ctx context.Context) error {
 	p := c.pool
 	for _, e := range c.world.takeEvents() {
-		p.note(e)
+		c.tell(e)
 	}
 	for range min(len(p.events), eventsAtOnce) {
 		if err := c.cfg.Store.Note(ctx, p.events[0]); err != nil {

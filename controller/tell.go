@@ -58,6 +58,14 @@ func told(a plan.Action) (e state.Event, tell bool) {
 	return e, true
 }
 
+// tell notes something that happened, with whose session or document it is about.
+func (c *Controller) tell(e state.Event) {
+	if s, known := c.cfg.Mirror.Session(e.Object); known && (e.Kind == state.KindSession || e.Kind == state.KindDocument) {
+		e.User = s.UserID
+	}
+	c.pool.note(e)
+}
+
 // tellEnds tells of sessions that have ended; as events, of those that ended otherwise than
 // their requesters wished.
 func (c *Controller) tellEnds(ended []*state.Session) {
@@ -72,7 +80,7 @@ func (c *Controller) tellEnds(ended []*state.Session) {
 		if s.Message != "" {
 			message += ": " + s.Message
 		}
-		c.pool.note(state.Event{Kind: state.KindSession, Object: s.ID, Reason: state.EventEnded, Message: message})
+		c.tell(state.Event{Kind: state.KindSession, Object: s.ID, Reason: state.EventEnded, Message: message})
 	}
 }
 
@@ -114,7 +122,7 @@ func (c *Controller) tellHolds(now []plan.Hold) {
 		}
 		if !was.told && c.now().Sub(was.since) >= patience {
 			was.told = true
-			c.pool.note(state.Event{Kind: key.kind(), Object: hold.ID, Reason: state.EventHeld,
+			c.tell(state.Event{Kind: key.kind(), Object: hold.ID, Reason: state.EventHeld,
 				Message: fmt.Sprintf("%s is held: %s", hold.What, hold.Why)})
 		}
 		still[key] = was
@@ -124,7 +132,7 @@ func (c *Controller) tellHolds(now []plan.Hold) {
 	})
 	for _, key := range over {
 		if _, on := still[key]; !on && h.open[key].told {
-			c.pool.note(state.Event{Kind: key.kind(), Object: key.id, Reason: state.EventResumed,
+			c.tell(state.Event{Kind: key.kind(), Object: key.id, Reason: state.EventResumed,
 				Message: fmt.Sprintf("%s is held no more, after %s", key.what, c.now().Sub(h.open[key].since).Round(time.Second))})
 		}
 	}

@@ -45,6 +45,15 @@ func TestDecisionsAreTold(t *testing.T) {
 		if got := r.messages(state.EventHeld); len(got) != 0 {
 			t.Errorf("held although all went well: %q", got)
 		}
+		all, err := r.store.Tail(t.Context(), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			if user := r.session("s1").UserID; user == "" || (e.User == user) != (e.Kind == state.KindSession) {
+				t.Errorf("an event is told of user %q, the session is %q's: %+v", e.User, user, e)
+			}
+		}
 	})
 }
 

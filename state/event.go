@@ -2,6 +2,9 @@ package state
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,6 +20,42 @@ type Event struct {
 	Object  string      // its id; empty for the one pool
 	Reason  EventReason // one word
 	Message string      // for a person
+	User    string      // whose session or document the object is; empty: nobody's, or unknown
+}
+
+// VisibleTo tells whether a user may know of the event: what befalls the fleet is everybody's,
+// what befalls a session is its own user's.
+func (e Event) VisibleTo(user string) bool {
+	switch e.Kind {
+	case KindSession, KindDocument:
+		return e.User != "" && e.User == user
+	default:
+		return true
+	}
+}
+
+// EventNumbers takes an event's id apart, which is one number, or two with a dash between. Later
+// events have higher ones. ErrInvalid if it is no event's.
+func EventNumbers(id string) (major, minor uint64, err error) {
+	first, second, two := strings.Cut(id, "-")
+	major, err = strconv.ParseUint(first, 10, 64)
+	if err == nil && two {
+		minor, err = strconv.ParseUint(second, 10, 64)
+	}
+	if err != nil {
+		return 0, 0, &Refusal{Err: ErrInvalid, Message: fmt.Sprintf("%q is no event's id", clipID(id)),
+			Hint: "give the id of an event that was read, or 0 for the oldest"}
+	}
+	return major, minor, nil
+}
+
+// clipID bounds what is quoted of an id.
+func clipID(id string) string {
+	const most = 40
+	if len(id) > most {
+		return id[:most] + "…"
+	}
+	return id
 }
 
 // EventReason says in one word what happened: a closed set.
@@ -59,7 +98,7 @@ const maxEventText = 500
 
 // Clipped is the event with its texts cut to what a store keeps.
 func (e Event) Clipped() Event {
-	e.Object, e.Message = clipText(e.Object), clipText(e.Message)
+	e.Object, e.Message, e.User = clipText(e.Object), clipText(e.Message), clipText(e.User)
 	return e
 }
 

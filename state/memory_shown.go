@@ -4,9 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -260,11 +259,11 @@ func (m *Memory) Tail(ctx context.Context, n int) ([]Event, error) {
 
 // EventsAfter gives the first n events after one.
 func (m *Memory) EventsAfter(ctx context.Context, id string, n int) ([]Event, error) {
-	number, _, _ := strings.Cut(id, "-")
-	after, err := strconv.Atoi(number)
+	major, _, err := EventNumbers(id)
 	if err != nil {
-		return nil, fmt.Errorf("reading events after %q: %w: it is no event's", clipText(id), ErrInvalid)
+		return nil, fmt.Errorf("reading events: %w", err)
 	}
+	after := int(min(major, math.MaxInt32))
 	var next []Event
 	err = m.read(ctx, func(time.Time) error {
 		first := m.shown.lastEvent - len(m.shown.events) + 1

@@ -54,6 +54,7 @@ type options struct {
 
 	replicaAddr   string // host:port at which other replicas reach this one; empty: not at all
 	dialect       string // auto, v1 or v2
+	operators     []string
 	exposeTaskARN bool
 
 	firstConnect, disconnectGrace, lostGrace, idle, hold time.Duration
@@ -224,8 +225,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.server, err = api.New(api.Config{
 		Store: store, Mirror: s.mirror, Tokens: known.tokens, Keys: known.keys, ContainerKeys: known.containers,
 		SharedToken: shared, ContainerNetworks: o.containerCIDRs,
-		MaxFiles: o.capacity.files,
-		Tickets:  known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
+		MaxFiles:  o.capacity.files,
+		Operators: o.operators,
+		Tickets:   known.containers, Dialect: state.Dialect(o.dialect), DefaultMaxSessions: o.pool.MaxSessions,
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry, Created: tracer.Created,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },

@@ -240,6 +240,7 @@ func devOptions(f devFlags, ecsURL, server, key string) (options, error) {
 		hold:       25 * time.Second,
 
 		containerCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		operators:      []string{"dev"},
 	}
 	o.secrets = &secretSpecs{
 		JWT:       secretSpec{Name: "jwt", Value: auth.Secret(rand.Text())},

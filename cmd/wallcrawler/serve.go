@@ -218,6 +218,7 @@ func serveOptions(c *config) (options, error) {
 		errs = append(errs, err)
 	}
 
+	o.operators = c.list("operators")
 	o.dialect = c.GetString("pool_protocol")
 	if !slices.Contains([]string{"auto", "v1", "v2"}, o.dialect) {
 		errs = append(errs, fmt.Errorf("POOL_PROTOCOL is %q: use auto, v1 or v2", o.dialect))

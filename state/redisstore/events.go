@@ -3,7 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
-	"regexp"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +18,7 @@ func (s *Store) Note(ctx context.Context, e state.Event) error {
 	e = e.Clipped()
 	err := s.client.XAdd(ctx, &redis.XAddArgs{
 		Stream: s.keys.events, MaxLen: state.EventsKept, Approx: true,
-		Values: []any{"kind", string(e.Kind), "object", e.Object, "reason", string(e.Reason), "message", e.Message},
+		Values: []any{"kind", string(e.Kind), "object", e.Object, "reason", string(e.Reason), "message", e.Message, "user", e.User},
 	}).Err()
 	if err != nil {
 		return fmt.Errorf("noting an event: %w", answer(err))
@@ -40,15 +40,13 @@ func (s *Store) Tail(ctx context.Context, n int) ([]state.Event, error) {
 	return events, nil
 }
 
-// eventID is what a stream's id looks like.
-var eventID = regexp.MustCompile(`^[0-9]{1,20}(-[0-9]{1,20})?$`)
-
 // EventsAfter gives the first n events after one.
 func (s *Store) EventsAfter(ctx context.Context, id string, n int) ([]state.Event, error) {
-	if !eventID.MatchString(id) {
-		return nil, fmt.Errorf("reading events: %w: %.40q is no event's id", state.ErrInvalid, id)
+	major, minor, err := state.EventNumbers(id)
+	if err != nil {
+		return nil, fmt.Errorf("reading events: %w", err)
 	}
-	if n <= 0 {
+	if n <= 0 || major == math.MaxUint64 && minor == math.MaxUint64 {
 		return nil, nil
 	}
 	entries, err := s.client.XRangeN(ctx, s.keys.events, "("+id, "+", int64(n)).Result()
@@ -66,7 +64,7 @@ func eventsOf(entries []redis.XMessage) []state.Event {
 		text := func(field string) string { return str(entry.Values[field]) }
 		events[i] = state.Event{
 			ID: entry.ID, At: time.UnixMilli(number(ms)).UTC(), Kind: state.Kind(text("kind")), Object: text("object"),
-			Reason: state.EventReason(text("reason")), Message: text("message"),
+			Reason: state.EventReason(text("reason")), Message: text("message"), User: text("user"),
 		}
 	}
 	return events

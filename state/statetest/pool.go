@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,14 +188,14 @@ func testEvents(t *testing.T, w *world) {
 	}
 	for i := range 5 {
 		w.ok(w.store.Note(w.ctx, state.Event{
-			Kind: state.KindSession, Object: fmt.Sprintf("s%d", i), Reason: state.EventIgnored, Message: "line 1\nline 2"}))
+			Kind: state.KindSession, Object: fmt.Sprintf("s%d", i), Reason: state.EventIgnored, Message: "line 1\nline 2", User: "u"}))
 	}
 	w.ok(w.store.Note(w.ctx, state.Event{Kind: state.KindPool, Reason: state.EventRefused, Message: string(make([]byte, 10000))}))
 	got := tail(3)
 	if len(got) != 3 || got[0].Object != "s3" || got[1].Object != "s4" || got[2].Kind != state.KindPool {
 		t.Fatalf("got %+v", got)
 	}
-	if e := got[1]; e.Kind != state.KindSession || e.Reason != state.EventIgnored || e.Message != "line 1\nline 2" ||
+	if e := got[1]; e.Kind != state.KindSession || e.Reason != state.EventIgnored || e.Message != "line 1\nline 2" || e.User != "u" ||
 		e.At.IsZero() || got[2].At.Before(e.At) {
 		t.Fatalf("got %+v", e)
 	}
@@ -209,8 +210,18 @@ func testEvents(t *testing.T, w *world) {
 			t.Fatalf("after %+v: %+v", e, next)
 		}
 	}
-	_, err := w.store.EventsAfter(w.ctx, "x", 1)
-	w.is(err, state.ErrInvalid)
+	for _, id := range []string{"x", "", "-", "-1", "+1", "1-", "1-x", "1-2-3", "18446744073709551616", "1-18446744073709551616",
+		"99999999999999999999", " 1", strings.Repeat("1", 1000)} {
+		_, err := w.store.EventsAfter(w.ctx, id, 1)
+		w.is(err, state.ErrInvalid)
+	}
+	for _, id := range []string{"18446744073709551615", "18446744073709551615-18446744073709551615", "9999999999999999999-0"} {
+		next, err := w.store.EventsAfter(w.ctx, id, 1)
+		w.ok(err)
+		if len(next) != 0 {
+			t.Fatalf("after %s: %+v", id, next)
+		}
+	}
 	if n := len(all); n != 6 || len(tail(0)) != 0 || len(tail(-1)) != 0 {
 		t.Fatalf("%d events", n)
 	}
