@@ -53,7 +53,7 @@ func TestTheTemplatesEnvironment(t *testing.T) {
 // template's functions run in theirs, beside it.
 func testTemplate(t *testing.T, name, publicURL string, cluster bool) {
 	template := readCDK(t, name)
-	store := startTLSRedis(t, cluster)
+	store := startTLSRedis(t, cluster, "canary"+rand.Text())
 	tmp := t.TempDir()
 	template.names = []string{"/tmp", tmp} // the task's volume
 	browsers := template.container(t, "BrowsersTask")
@@ -278,9 +278,9 @@ func (m *secretsManager) serve(w http.ResponseWriter, r *http.Request) {
 
 // startTLSRedis starts a server that speaks TLS only; with cluster, a cluster of it alone. Its
 // own client is the operator's.
-func startTLSRedis(t *testing.T, cluster bool) *redisServer {
+func startTLSRedis(t *testing.T, cluster bool, password string) *redisServer {
 	t.Helper()
-	r := newRedis(t, "canary"+rand.Text())
+	r := newRedis(t, password)
 	dir := t.TempDir()
 	r.authority = filepath.Join(dir, "cert.pem")
 	pool := writeCertificate(t, r.authority, filepath.Join(dir, "key.pem"))

@@ -31,6 +31,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}{{ int .Values.drain.preStopSeconds }}{{ else }}0{{ end }}
 {{- end }}
 
+{{/* Of cidrs, as JSON, those of the family of all. */}}
+{{- define "wallcrawler.within" -}}
+{{- $v6 := contains ":" .all }}
+{{- $found := list }}
+{{- range .cidrs }}{{ if eq (contains ":" .) $v6 }}{{ $found = append $found . }}{{ end }}{{ end }}
+{{- toJson $found }}
+{{- end }}
+
+{{/* The port of a URL. */}}
+{{- define "wallcrawler.urlPort" -}}
+{{- $url := urlParse . }}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) }}
+{{- end }}
+
+{{/* Ports of the Redis that the settings name: a sentinel leads to a server at its own, and a cluster
+of ElastiCache Serverless has one more, for reads. */}}
+{{- define "wallcrawler.redisPorts" -}}
+{{- $ports := list }}
+{{- range splitList "," .REDIS_ENDPOINT }}
+{{- $port := regexFind ":[0-9]+$" (trim .) | trimPrefix ":" | default "6379" | int }}
+{{- $ports = append $ports (dict "port" $port) }}
+{{- end }}
+{{- if .REDIS_MASTER_NAME }}{{ $ports = append $ports (dict "port" 6379) }}{{ end }}
+{{- if .REDIS_CLUSTER }}{{ $ports = append $ports (dict "port" 6380) }}{{ end }}
+{{- uniq $ports | toJson }}
+{{- end }}
+
 {{/* What would only show when pods do not come up. */}}
 {{- define "wallcrawler.check" -}}
 {{- $c := .Values.config }}
@@ -39,7 +66,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $name, $value := $c }}
 {{- if not (hasKey $known $name) }}{{ fail (printf "config.%s: there is no such setting, see docs/configuration.md" $name) }}{{ end }}
 {{- if index $known $name }}{{ fail (printf "config.%s is a secret: it belongs in secretEnv" $name) }}{{ end }}
-{{- if has $name (list "PORT" "REPLICA_ID" "DRAIN_UNREADY" "DRAIN_TIMEOUT") }}{{ fail (printf "config.%s is the chart's to set: see drain and service" $name) }}{{ end }}
+{{- if has $name (list "PORT" "REGISTER_PORT" "REPLICA_ID" "DRAIN_UNREADY" "DRAIN_TIMEOUT") }}{{ fail (printf "config.%s is the chart's to set: see drain and service" $name) }}{{ end }}
 {{- end }}
 {{- range $name, $value := .Values.secretEnv.values }}
 {{- if not (index $known $name) }}{{ fail (printf "secretEnv.values.%s: there is no such secret setting" $name) }}{{ end }}
@@ -57,7 +84,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Values.redis.enabled (not $s.values.REDIS_PASSWORD) }}{{ fail "redis.enabled needs a password: set secretEnv.values.REDIS_PASSWORD, or put REDIS_PASSWORD in secretEnv.existingSecret" }}{{ end }}
 {{- end }}
 {{- if gt (add .Values.drain.unreadySeconds .Values.drain.timeoutSeconds) 110 }}{{ fail "drain.unreadySeconds and drain.timeoutSeconds may be 110 together" }}{{ end }}
-{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.containers) }}{{ fail "networkPolicy.containers is empty: the service could not reach its browsers" }}{{ end }}
+{{- $policy := .Values.networkPolicy }}
+{{- if $policy.enabled }}
+{{- if not $policy.containers }}{{ fail "networkPolicy.containers is empty: the service could not reach its browsers" }}{{ end }}
+{{- if and $c.REDIS_ENDPOINT (not $policy.redis) }}{{ fail "networkPolicy.redis is empty: the service could not reach config.REDIS_ENDPOINT" }}{{ end }}
+{{- if and $c.OTEL_EXPORTER_OTLP_ENDPOINT (not $policy.collector) }}{{ fail "networkPolicy.collector is empty: traces could not reach config.OTEL_EXPORTER_OTLP_ENDPOINT" }}{{ end }}
+{{- if and .Values.ingress.enabled (not $policy.loadBalancers) }}{{ fail "networkPolicy.loadBalancers is empty: the ingress could not reach the service" }}{{ end }}
+{{- if and .Values.registration.enabled (eq .Values.registration.type "LoadBalancer") (not $policy.loadBalancers) }}{{ fail "networkPolicy.loadBalancers is empty: registrations could not reach the service" }}{{ end }}
+{{- if and .Values.serviceMonitor.enabled (not $policy.prometheus) }}{{ fail "networkPolicy.prometheus is empty: the ServiceMonitor's Prometheus could not scrape" }}{{ end }}
+{{- end }}
 {{- if and .Values.autoscaling.enabled (not (or .Values.autoscaling.clientsPerReplica .Values.autoscaling.cpuPercent)) }}{{ fail "autoscaling has nothing to go by: set clientsPerReplica or cpuPercent" }}{{ end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) }}{{ fail "ingress.host is empty" }}{{ end }}
 {{- end }}
