@@ -302,12 +302,25 @@ test('alarms: each tells somebody, when it comes and when it goes', () => {
   for (const a of alarms) {
     assert.equal(a.AlarmActions.length, 1);
     assert.equal(a.OKActions.length, 1);
-    assert.ok(a.AlarmDescription.length > 10);
   }
   const leader = alarms.find((a) => a.MetricName === 'Leader')!;
   assert.equal(leader.TreatMissingData, 'breaching');
   assert.equal(leader.ComparisonOperator, 'LessThanThreshold');
   full.hasResourceProperties('AWS::SNS::Subscription', { Protocol: 'email', Endpoint: 'operators@example.com' });
+});
+
+test('alarms: each leads to a heading of the runbook that is there, and says what to do', () => {
+  const page = fs.readFileSync(path.join(checkout, 'docs', 'runbook.md'), 'utf8');
+  const sections = new Map(page.split('\n## ').slice(1).map((s) => [s.slice(0, s.indexOf('\n')).toLowerCase(), s]));
+  for (const of of [usual, full]) {
+    for (const [id, { Properties: a }] of Object.entries(of.findResources('AWS::CloudWatch::Alarm'))) {
+      const [, what, anchor] = /^(.{10,})\. https:\/\/github\.com\/wallcrawler\/wallcrawler\/blob\/main\/docs\/runbook\.md#(\w+)$/.exec(a.AlarmDescription) ?? [];
+      assert.ok(what !== undefined, `${id}: ${a.AlarmDescription}`);
+      const section = sections.get(anchor!);
+      assert.ok(section !== undefined, `${id}: docs/runbook.md has no heading ${anchor}`);
+      for (const part of ['**Means.**', '**Look at**', '**Do**']) assert.ok(section.includes(part), `${anchor} lacks ${part}`);
+    }
+  }
 });
 
 test('logs: all of them end', () => {
