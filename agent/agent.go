@@ -272,7 +272,7 @@ func (a *agent) run(ctx context.Context, ln net.Listener) error {
 			fatal <- err
 		}
 	})
-	a.log.Info("agent started", "addr", ln.Addr().String(), "browser", a.start.exe,
+	a.log.Info("agent started", "listen", ln.Addr().String(), "browser", a.start.exe,
 		"maxSessions", a.cfg.MaxSessions, "version", a.cfg.Version, "go", runtime.Version())
 
 	var orphaned <-chan struct{}
@@ -285,7 +285,7 @@ func (a *agent) run(ctx context.Context, ln net.Listener) error {
 	case <-orphaned:
 	case <-ctx.Done():
 		a.closeAdmission()
-		a.log.Info("agent draining", "sessions", a.held(), "timeout", a.cfg.DrainTimeout.String())
+		a.log.Info("agent draining", "sessions", a.held(), "timeout", a.cfg.DrainTimeout)
 		timer := time.NewTimer(a.cfg.DrainTimeout)
 		defer timer.Stop()
 		select {

@@ -161,7 +161,7 @@ func (r *registrar) register(ctx context.Context) error {
 			}
 			pause = refusedRetry/2 + mathrand.N(refusedRetry)
 		}
-		r.log.Warn("registration delayed", "error", err.Error(), "retry", pause.Round(time.Millisecond).String())
+		r.log.Warn("registration delayed", "error", err.Error(), "retryIn", pause.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

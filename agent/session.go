@@ -122,7 +122,7 @@ func (s *session) serve(b *browser, cold bool) bool {
 	defer a.mu.Unlock()
 	if n, ok := s.readyNotice(); ok {
 		a.notifyLocked(n)
-		a.log.Info("session ready", "session", s.id, "cold", n.Cold, "startMs", n.StartMS)
+		a.log.Info("session ready", "session", s.id, "cold", n.Cold, "took", time.Duration(n.StartMS)*time.Millisecond)
 	}
 	return true
 }

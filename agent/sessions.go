@@ -138,7 +138,7 @@ func (a *agent) forget(s *session, e ending) {
 		a.log.Warn("session failed", "session", s.id, "error", e.err.Error())
 		a.notifyLocked(wire.Notice{Type: wire.SessionError, SessionID: s.id, BindRev: s.bindRev, Error: e.err.Error()})
 	} else if !e.replaced {
-		a.log.Info("session ended", "session", s.id, "reason", e.reason, "message", e.message)
+		a.log.Info("session ended", "session", s.id, "reason", e.reason, "because", e.message)
 		t := tombstone{bindRev: s.bindRev, reason: e.reason, message: e.message, at: time.Now()}
 		a.forgetOldLocked(t.at)
 		a.ended[s.id] = t

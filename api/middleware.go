@@ -65,7 +65,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		user, _ := c.Get(keyUser).(string)
 		s.log.Log(c.Request().Context(), level, "request served", "request", requestID(c), "method", method(c.Request()),
-			"route", route(c), "status", status, "duration", took, "user", user)
+			"route", route(c), "status", status, "took", took, "user", user)
 		return nil
 	}
 }
@@ -82,7 +82,7 @@ func (s *Server) survive(c echo.Context, next echo.HandlerFunc) (err error) {
 		}
 		s.metrics.panics.Inc()
 		s.log.Error("request panicked", "request", requestID(c), "route", route(c),
-			"cause", credentialsOf(c.Request()).scrub(fmt.Sprint(cause)), "stack", string(debug.Stack()))
+			"panic", credentialsOf(c.Request()).scrub(fmt.Sprint(cause)), "stack", string(debug.Stack()))
 		err = errPanicked
 	}()
 	return next(c)

@@ -113,7 +113,7 @@ func (s *Server) registration(c echo.Context) (*registeredJSON, error) {
 		return nil, fmt.Errorf("registering container %s: %w", r.ContainerID, err)
 	}
 	s.mirror.ApplyContainer(record)
-	s.log.Info("container registered", "container", record.ID, "boot", record.BootID, "slots", record.MaxSessions,
+	s.log.Info("container registered", "container", record.ID, "bootId", record.BootID, "maxSessions", record.MaxSessions,
 		"protocol", record.Protocol, "ownerSeq", record.OwnerSeq, "request", requestID(c))
 	if record.Protocol == linkProtocolV1 {
 		return &registeredJSON{Status: "registered"}, nil // it knows nothing of secrets

@@ -403,7 +403,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handle
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
-		s.log.Warn("requests cut off", "after", shutdownGrace)
+		s.log.Warn("requests cut off", "timeout", shutdownGrace)
 		_ = server.Close()
 	}
 	_ = <-served // it was shut down

@@ -108,7 +108,7 @@ func (c *Controller) settle(o outcome) {
 	default:
 		c.metrics.actions.WithLabelValues(kind, "failed").Inc()
 		pause := c.calls.failed(key(o.action))
-		log.Warn("action went wrong", "error", o.err, "again", pause)
+		log.Warn("action went wrong", "error", o.err, "retryIn", pause)
 	}
 }
 

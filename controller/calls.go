@@ -261,7 +261,7 @@ func (c *Controller) runTask(ctx context.Context, id string) error {
 	}
 	c.cfg.Mirror.ApplyLaunch(l)
 	if refused != nil {
-		c.log.Warn("launch refused", "launch", id, "reason", refused.Reason, "capacity", refused.Capacity)
+		c.log.Warn("launch refused", "launch", id, "because", refused.Reason, "capacity", refused.Capacity)
 	}
 	return nil
 }

@@ -301,7 +301,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 		c.refile(documents, tasks, relist)
 		if ctx.Err() == nil {
 			c.metrics.rounds.WithLabelValues("unobserved").Inc()
-			c.log.Warn("observing", "error", err)
+			c.log.Warn("world not observed", "error", err)
 		}
 		return 0
 	}

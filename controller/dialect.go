@@ -39,7 +39,7 @@ func (c *Controller) readDialect(ctx context.Context) error {
 	}
 	d := &c.pool.dialect
 	if d.read && now.RefusedAt.After(d.RefusedAt) {
-		c.log.Warn("containers refused", "reason", now.Why(), "times", now.Refused)
+		c.log.Warn("containers refused", "because", now.Why(), "times", now.Refused)
 		c.pool.note(state.Event{
 			Kind: state.KindPool, Reason: state.EventRefused,
 			Message: fmt.Sprintf("%s: check the task definition and POOL_PROTOCOL", now.Why()),

@@ -137,7 +137,7 @@ func (c *Controller) campaign(ctx context.Context) {
 		}
 		err := c.bid(ctx)
 		if err != nil && ctx.Err() == nil && !quiet {
-			c.log.Warn("renewing the lease", "error", err)
+			c.log.Warn("lease not renewed", "error", err)
 		}
 		quiet = err != nil
 		timer.Reset(renewEvery)
@@ -175,6 +175,6 @@ func (c *Controller) resign(ctx context.Context) {
 	epoch := c.lead.epochNow()
 	c.lead.lose()
 	if err := c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch); err != nil {
-		c.log.Warn("releasing the lease", "error", err)
+		c.log.Warn("lease not released", "error", err)
 	}
 }

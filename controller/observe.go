@@ -328,7 +328,7 @@ func (w *world) jittered(d time.Duration) time.Duration {
 func (w *world) merge(l listing) {
 	now := w.cfg.machine.now()
 	if l.err != nil {
-		w.cfg.Log.Warn("listing", "of", []string{"documents", "tasks", "tasks", "containers", "testimonies"}[l.whole], "error", l.err)
+		w.cfg.Log.Warn("listing went wrong", "doing", "listing "+[]string{"documents", "tasks", "tasks", "containers", "testimonies"}[l.whole], "error", l.err)
 	}
 	switch l.whole {
 	case allDocuments:

@@ -105,7 +105,7 @@ func (l *link) run() {
 	l.enter("")
 	l.stop(nil)
 	if !errors.Is(why, errSuperseded) && !errors.Is(why, errShutdown) {
-		l.log.Info("link given up", "reason", why.Error())
+		l.log.Info("link given up", "error", why)
 	}
 	l.links.gone(l, why)
 }

@@ -409,7 +409,7 @@ func (o *Owners) claim(ctx context.Context, id string) (result string, err error
 	case err != nil:
 		return claimFailed, err
 	}
-	o.log.Info("container taken over", "container", id, "from", c.Owner, "letGo", c.LetGo, "ownerSeq", got.OwnerSeq)
+	o.log.Info("container taken over", "container", id, "previousOwner", c.Owner, "letGo", c.LetGo, "ownerSeq", got.OwnerSeq)
 	o.cfg.Mirror.ApplyContainer(got)
 	return claimWon, nil
 }

@@ -256,7 +256,7 @@ func (r *recorder) write(f fact) error {
 		c, err = store.Drain(ctx, r.link.by, r.link.id, r.link.bootID)
 		if err == nil {
 			mirror.ApplyContainer(c)
-			r.link.log.Info("container draining", "reason", "it was told to stop")
+			r.link.log.Info("container draining", "because", "it was told to stop")
 		}
 	case factLost:
 		// Only a hint: if it is lost, the next look at the tasks finds the same.

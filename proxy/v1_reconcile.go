@@ -158,7 +158,7 @@ func (l *v1Line) heedTimeout(s *v1Session) {
 	case connected:
 		l.lost(s, state.Idle, "its container ended it for want of commands", timeoutNotice(s.id))
 	default:
-		l.log.Info("session asleep", "session", s.id, "reason", "it timed out before anybody came")
+		l.log.Info("session asleep", "session", s.id, "because", "it timed out before anybody came")
 		s.order.created = false
 		s.enter(v1Dormant)
 	}

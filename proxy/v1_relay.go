@@ -258,7 +258,7 @@ func (r *Relay) carryV1(seat v1Seat) {
 		r.cfg.Ended(seat.session, state.Connection{Opened: c.opened, Closed: time.Now(), ClosedBy: by})
 	}
 	r.log.Info("client disconnected", "session", seat.session, "clean", clean,
-		"after", time.Since(c.opened).String(), "error", errorText(err))
+		"took", time.Since(c.opened), "error", errorText(err))
 }
 
 // readV1 reads a client to its end. A fault of ours in that costs this client only.

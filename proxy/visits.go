@@ -100,7 +100,7 @@ func (r *Relay) ended(v *visit, result tunnel.Result) {
 	r.metrics.codes.WithLabelValues(codeClass(c.Code)).Inc()
 	r.metrics.lasted.Observe(c.Closed.Sub(c.Opened).Seconds())
 	r.log.Info("client disconnected", "session", v.session, "by", c.ClosedBy, "code", c.Code,
-		"after", c.Closed.Sub(c.Opened).String(), "toBrowser", c.BytesToBrowser, "toClient", c.BytesToClient, "error", errorText(result.Err))
+		"took", c.Closed.Sub(c.Opened), "toBrowser", c.BytesToBrowser, "toClient", c.BytesToClient, "error", errorText(result.Err))
 	if r.cfg.Ended != nil {
 		r.cfg.Ended(v.session, c)
 	}

@@ -160,7 +160,7 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 	m.mu.Lock()
 	if m.trouble == "" {
 		m.log.Error("store lost data: it is given back what is remembered, and nothing is bound or stopped until it is whole",
-			"what", lost)
+			"because", lost)
 	}
 	m.trouble = lost
 	r := Records{Sessions: m.sessions.list(), Containers: m.containers.list(), Launches: m.launches.list()}

@@ -295,7 +295,7 @@ func (s *service) run(ctx context.Context) error {
 	case <-life.Done(): // a part has died
 		return group.Wait()
 	}
-	s.log.Info("stopping", "clients", s.relay.Count(), "limit", s.o.drainTimeout.String())
+	s.log.Info("stopping", "clients", s.relay.Count(), "timeout", s.o.drainTimeout)
 	s.server.SetDraining()
 	s.owners.Retire()
 	resign()

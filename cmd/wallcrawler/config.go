@@ -216,7 +216,12 @@ func newLogger(w io.Writer, level string, text bool) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
 	}
-	options := &slog.HandlerOptions{Level: l}
+	options := &slog.HandlerOptions{Level: l, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String()) // in JSON too
+		}
+		return a
+	}}
 	if text {
 		return slog.New(slog.NewTextHandler(w, options)), nil
 	}

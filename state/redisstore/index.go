@@ -135,7 +135,7 @@ func (s *Store) LaunchesOf(ctx context.Context, ids []string) ([]*state.Launch, 
 			}
 			l, err := decodeLaunch(text, int64(revs.Val()[i]))
 			if err != nil {
-				s.log.Error("control record unreadable", "id", id, "error", err)
+				s.log.Error("control record unreadable", "record", id, "error", err)
 				continue
 			}
 			found = append(found, l)
@@ -151,7 +151,7 @@ func (s *Store) quarantine(err error, id string) error {
 		return nil
 	}
 	if wrongType(err) {
-		s.log.Error("control record unreadable", "id", id, "error", err)
+		s.log.Error("control record unreadable", "record", id, "error", err)
 		return nil
 	}
 	return answer(err)

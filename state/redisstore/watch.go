@@ -272,7 +272,7 @@ func (s *Store) persist(ctx context.Context, trouble string, do func() error) {
 		if time.Since(began) > retryLimit {
 			pause = retryPause
 		}
-		s.log.Warn("watching interrupted", "trouble", trouble, "error", err, "retry", pause)
+		s.log.Warn("watching interrupted", "because", trouble, "error", err, "retryIn", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause)):

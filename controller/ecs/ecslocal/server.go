@@ -115,7 +115,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) *http.Server {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 32 << 10}
 	s.serving.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("local ECS endpoint stopped serving", "addr", l.Addr().String(), "error", err)
+			s.log.Error("local ECS endpoint stopped serving", "listen", l.Addr().String(), "error", err)
 		}
 	})
 	return server

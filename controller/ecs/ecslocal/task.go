@@ -211,7 +211,7 @@ func (s *Server) interruption(t *task) (at <-chan time.Time, spare func()) {
 
 // failStart ends a task that could not start.
 func (s *Server) failStart(t *task, reason string) {
-	s.log.Warn("local task could not start", "task", t.arn, "reason", reason)
+	s.log.Warn("local task could not start", "task", t.arn, "because", reason)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.requestStop(stopFailed, reason)

@@ -14,7 +14,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "generate: give the root of the checkout")
 		os.Exit(2)
 	}
-	for name, text := range observability.Files() {
+	files, err := observability.Files(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(os.Args[1], name), []byte(text), 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, "generate:", err)
 			os.Exit(1)
