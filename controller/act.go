@@ -83,7 +83,7 @@ func (c *Controller) settle(o outcome) {
 	switch {
 	case o.err == nil:
 		c.calls.succeeded(key(o.action))
-		c.metrics.actions.WithLabelValues(kind, "done").Inc()
+		c.metrics.actions.WithLabelValues(kind, actionDone).Inc()
 		log.Info("action done", "because", o.action.Because())
 		if e, tell := told(o.action); tell {
 			c.tell(e)
@@ -92,21 +92,21 @@ func (c *Controller) settle(o outcome) {
 	case errors.Is(o.err, context.Canceled), errors.Is(o.err, errNotLeading):
 		c.calls.forgotten(key(o.action)) // the lead may have come back before anybody noticed
 	case errors.Is(o.err, state.ErrFenced):
-		c.metrics.actions.WithLabelValues(kind, "fenced").Inc()
+		c.metrics.actions.WithLabelValues(kind, actionFenced).Inc()
 		c.lead.lose()
 	case errors.Is(o.err, state.ErrRolledBack):
-		c.metrics.actions.WithLabelValues(kind, "stale").Inc()
+		c.metrics.actions.WithLabelValues(kind, actionStale).Inc()
 		log.Warn("action refused: the store has lost data", "error", o.err)
 		c.calls.failed(key(o.action))
 		c.cfg.Mirror.Relist()
 	case stale:
 		// An outcome, not a failure: this view is behind. It is read anew at once.
-		c.metrics.actions.WithLabelValues(kind, "stale").Inc()
+		c.metrics.actions.WithLabelValues(kind, actionStale).Inc()
 		log.Debug("action was stale", "error", o.err)
 		c.calls.failed(key(o.action))
 		c.cfg.Mirror.Relist()
 	default:
-		c.metrics.actions.WithLabelValues(kind, "failed").Inc()
+		c.metrics.actions.WithLabelValues(kind, actionFailed).Inc()
 		pause := c.calls.failed(key(o.action))
 		log.Warn("action went wrong", "error", o.err, "retryIn", pause)
 	}

@@ -34,6 +34,14 @@ type metrics struct {
 	primed   bool
 }
 
+// The results of an action.
+const (
+	actionDone   = "done"
+	actionStale  = "stale"  // the view was behind
+	actionFenced = "fenced" // another replica leads by now
+	actionFailed = "failed"
+)
+
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -83,6 +91,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	for _, result := range []string{"done", "unobserved"} {
 		m.rounds.WithLabelValues(result)
+	}
+	for _, kind := range plan.Kinds() {
+		for _, result := range []string{actionDone, actionStale, actionFenced, actionFailed} {
+			m.actions.WithLabelValues(string(kind), result)
+		}
 	}
 	for _, reason := range state.EventReasons() {
 		m.events.WithLabelValues(string(reason))
@@ -164,8 +177,6 @@ func taskState(t *state.Task) string {
 	}
 }
 
-// countEnds counts each end once. What had ended when this replica first looked was counted
-// by another.
 // countEnds counts the sessions that have ended since the last plan, and gives them.
 func (m *metrics) countEnds(sessions []*state.Session) (ended []*state.Session) {
 	present := map[string]bool{}

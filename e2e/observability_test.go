@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wallcrawler/wallcrawler/api/emf"
 	"github.com/wallcrawler/wallcrawler/deploy/observability"
 )
 
@@ -56,6 +57,19 @@ func TestObservability(t *testing.T) {
 	})
 	t.Run("rules, dashboard and documents name metrics that exist", func(t *testing.T) {
 		everyMetricExists(t, catalogue)
+	})
+
+	t.Run("rules, dashboard and documents select what there can be", func(t *testing.T) {
+		all, selectors := seriesOf(string(call(t, http.MethodGet, s.url+"/metrics", nil).body)), 0
+		for where, text := range observabilityTexts(t) {
+			selectors += len(selector.FindAllString(text, -1))
+			for _, problem := range strangers(text, all) {
+				t.Errorf("%s: %s", where, problem)
+			}
+		}
+		if selectors < 100 {
+			t.Errorf("only %d selectors were found", selectors)
+		}
 	})
 
 	p := startPrometheus(t, s.port)
@@ -169,18 +183,7 @@ func everyMetricExists(t *testing.T, catalogue []observability.Metric) {
 			known[m.Name+"_bucket"], known[m.Name+"_sum"], known[m.Name+"_count"] = true, true, true
 		}
 	}
-	texts := map[string]string{"the dashboard": observability.Dashboard(), "the rules": observability.RulesFile()}
-	documents, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range append(documents, "../README.md", "../CONTRIBUTING.md", "../charts/wallcrawler/README.md", "../charts/wallcrawler/values.yaml", "../charts/wallcrawler/templates/scaling.yaml", "../deploy/observability/README.md") {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts[name] = string(text)
-	}
+	texts := observabilityTexts(t)
 	metric := regexp.MustCompile(`\bwallcrawler_[a-z0-9_]+[a-z0-9]`)
 	for where, text := range texts {
 		for _, name := range metric.FindAllString(text, -1) {
@@ -194,6 +197,25 @@ func everyMetricExists(t *testing.T, catalogue []observability.Metric) {
 			t.Errorf("%s is not on the dashboard", m.Name)
 		}
 	}
+}
+
+// observabilityTexts are all texts that name metrics, by where they are.
+func observabilityTexts(t *testing.T) map[string]string {
+	t.Helper()
+	texts := map[string]string{"the dashboard": observability.Dashboard(), "the rules": observability.RulesFile(),
+		"CloudWatch's": strings.Join(emf.Selectors(), "\n")}
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(documents, "../README.md", "../CONTRIBUTING.md", "../charts/wallcrawler/README.md", "../charts/wallcrawler/values.yaml", "../charts/wallcrawler/templates/scaling.yaml", "../deploy/observability/README.md") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = string(text)
+	}
+	return texts
 }
 
 type prometheus struct{ url string }

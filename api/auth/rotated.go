@@ -85,6 +85,9 @@ func openRotated[T any](ctx context.Context, cfg SecretConfig, makeOf func(Versi
 		cfg.Metrics, _ = NewMetrics(nil)
 	}
 	r := &rotated[T]{cfg: cfg, makeOf: makeOf, limit: rate.NewLimiter(rate.Every(renewInterval), renewBurst)}
+	for _, result := range []string{resultGood, resultError} {
+		cfg.Metrics.reads.WithLabelValues(cfg.Name, result)
+	}
 	said := ""
 	for {
 		err := r.read(ctx)

@@ -190,7 +190,7 @@ func TestSecretIsHashedWholeAndRotates(t *testing.T) {
 	if err != nil || metric != 1 {
 		t.Errorf("the time of the last good reading: %d series, %v", metric, err)
 	}
-	if n := testutil.CollectAndCount(registry, "wallcrawler_auth_secret_reads_total"); n != 1 {
+	if n := testutil.CollectAndCount(registry, "wallcrawler_auth_secret_reads_total"); n != 2 {
 		t.Errorf("%d series of readings", n)
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -192,6 +194,22 @@ type source struct {
 
 func (s source) counts(labels map[string]string) bool {
 	return s.label == "" || slices.Contains(s.values, labels[s.label])
+}
+
+// Selectors are the series that the metrics are made of, as PromQL would select them, sorted.
+func Selectors() []string {
+	var all []string
+	for family, selections := range sources() {
+		for _, s := range selections {
+			matcher := ""
+			if s.label != "" {
+				matcher = fmt.Sprintf("%s=~%q", s.label, strings.Join(s.values, "|"))
+			}
+			all = append(all, family+"{"+matcher+"}")
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // sources are what the metrics are made of, by the name of their family.

@@ -255,6 +255,15 @@ func TestCallsAreCounted(t *testing.T) {
 	want := `
 # HELP wallcrawler_ecs_calls_total Calls of the ECS API by operation and result, each with its retries.
 # TYPE wallcrawler_ecs_calls_total counter
+wallcrawler_ecs_calls_total{op="DescribeTasks",result="error"} 0
+wallcrawler_ecs_calls_total{op="DescribeTasks",result="ok"} 0
+wallcrawler_ecs_calls_total{op="DescribeTasks",result="throttled"} 0
+wallcrawler_ecs_calls_total{op="ListTasks",result="error"} 0
+wallcrawler_ecs_calls_total{op="ListTasks",result="ok"} 0
+wallcrawler_ecs_calls_total{op="ListTasks",result="throttled"} 0
+wallcrawler_ecs_calls_total{op="StopTask",result="error"} 0
+wallcrawler_ecs_calls_total{op="StopTask",result="ok"} 0
+wallcrawler_ecs_calls_total{op="StopTask",result="throttled"} 0
 wallcrawler_ecs_calls_total{op="RunTask",result="conflict"} 1
 wallcrawler_ecs_calls_total{op="RunTask",result="error"} 1
 wallcrawler_ecs_calls_total{op="RunTask",result="ok"} 1

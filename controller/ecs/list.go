@@ -40,7 +40,7 @@ func (f *Fleet) list(ctx context.Context) ([]string, error) {
 	}
 	var arns []string
 	for range maxPages {
-		out, err := read(ctx, f, "ListTasks", f.cfg.Client.ListTasks, in)
+		out, err := read(ctx, f, opList, f.cfg.Client.ListTasks, in)
 		if err != nil {
 			return nil, f.explain(err, "listing tasks")
 		}
@@ -86,7 +86,7 @@ func (f *Fleet) describe(ctx context.Context, arns []string) ([]state.Task, erro
 	if f.cfg.Cluster != "" {
 		in.Cluster = aws.String(f.cfg.Cluster)
 	}
-	out, err := read(ctx, f, "DescribeTasks", f.cfg.Client.DescribeTasks, in)
+	out, err := read(ctx, f, opDescribe, f.cfg.Client.DescribeTasks, in)
 	if err != nil {
 		return nil, f.explain(err, fmt.Sprintf("describing %d tasks", len(arns)))
 	}

@@ -5,6 +5,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// The operations of the API that are called.
+const (
+	opRun      = "RunTask"
+	opStop     = "StopTask"
+	opList     = "ListTasks"
+	opDescribe = "DescribeTasks"
+)
+
 // The results of a call, as its metric's label says.
 const (
 	resultOK        = "ok"
@@ -32,6 +40,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
 		}, []string{"op"}),
 	}
+	// From the start: a counter's first step from nothing is seen by no rate.
+	for _, op := range []string{opRun, opStop, opList, opDescribe} {
+		for _, result := range []string{resultOK, resultThrottled, resultError} {
+			m.calls.WithLabelValues(op, result)
+		}
+	}
+	m.calls.WithLabelValues(opRun, resultRefused)
+	m.calls.WithLabelValues(opRun, resultConflict)
 	if reg != nil {
 		reg.MustRegister(m.calls, m.seconds)
 	}

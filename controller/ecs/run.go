@@ -24,7 +24,7 @@ func (f *Fleet) Run(ctx context.Context, l *state.Launch) (state.Task, error) {
 	if in.ClientToken != l.ID || in.StartedBy != f.cfg.Deployment {
 		return state.Task{}, fmt.Errorf("%s: its stored input is launch %q of deployment %q, not of %q", doing, in.ClientToken, in.StartedBy, f.cfg.Deployment)
 	}
-	out, err := call(ctx, f, "RunTask", f.cfg.Client.RunTask, in.request(f.token(l.ID)))
+	out, err := call(ctx, f, opRun, f.cfg.Client.RunTask, in.request(f.token(l.ID)))
 	if conflict := conflicting(err); conflict != nil {
 		f.log.Warn("launch was called with other parameters before", "launch", l.ID, "tasks", conflict.ResourceIds)
 		return f.adopt(ctx, l.ID, conflict)
@@ -79,7 +79,7 @@ func (f *Fleet) Stop(ctx context.Context, arn, reason string) error {
 	if f.cfg.Cluster != "" {
 		in.Cluster = aws.String(f.cfg.Cluster)
 	}
-	if _, err := call(ctx, f, "StopTask", f.cfg.Client.StopTask, in); err != nil && !missingTask(err) {
+	if _, err := call(ctx, f, opStop, f.cfg.Client.StopTask, in); err != nil && !missingTask(err) {
 		return f.explain(err, "stopping task "+arn)
 	}
 	return nil

@@ -112,6 +112,7 @@ func rows() []row {
 			one("Start deadline, as learnt", "s", query{`max(wallcrawler_start_deadline_seconds{job="$job"})`, "deadline"}),
 			one("Registrations", "ops", sums("wallcrawler_registrations_total", "result")),
 			one("Links", "none", query{`sum by (state) (wallcrawler_links{job="$job"})`, "{{state}}"}),
+			one("Silent ones asked for by other replicas", "ops", sums("wallcrawler_silent_asked_total", "result")),
 			one("Taken over from other replicas", "ops", sums("wallcrawler_link_claims_total", "result")),
 		}},
 		{"ECS and Redis", []panel{

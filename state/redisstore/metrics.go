@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 )
 
 // metrics counts what the scripts did. Labels come from closed sets: the scripts' names and
@@ -13,8 +14,9 @@ type metrics struct {
 	seconds *prometheus.HistogramVec
 }
 
-// newMetrics registers with reg; nil keeps them to ourselves.
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers with reg; nil keeps them to ourselves. Each script's successes and
+// errors are there from the start: a counter's first step from nothing is seen by no rate.
+func newMetrics(reg prometheus.Registerer, scripts map[string]*redis.Script) *metrics {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wallcrawler_store_writes_total",
@@ -25,6 +27,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time from sending a script to its answer.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 10),
 		}, []string{"script"}),
+	}
+	for script := range scripts {
+		m.calls.WithLabelValues(script, "ok")
+		m.calls.WithLabelValues(script, "error")
 	}
 	if reg != nil {
 		reg.MustRegister(m.calls, m.seconds)

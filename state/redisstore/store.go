@@ -106,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	// Only now: a caller that waits for its Redis opens again with the same registry.
-	s.metrics = newMetrics(o.Metrics)
+	s.metrics = newMetrics(o.Metrics, scripts)
 	if o.EnableKeyspaceEvents {
 		s.enableKeyspaceEvents(ctx)
 	}
