@@ -176,13 +176,14 @@ func (m *planner) drain(surplus int, s supply) {
 		}
 		if m.Pool.Dedicated && c.tenant != "" {
 			m.destructive(Drain{Target{c.ID, "it has served its one user"}, c.BootID})
+			surplus-- // it counted among those that stay
 			continue
 		}
 		if m.past(since, m.ScaleDownHold) {
 			idle = append(idle, c.Container)
 		}
 	}
-	if surplus == 0 || !lastLaunch.IsZero() && !m.past(lastLaunch, m.ScaleDownHold) {
+	if surplus <= 0 || !lastLaunch.IsZero() && !m.past(lastLaunch, m.ScaleDownHold) {
 		return
 	}
 	slices.SortFunc(idle, func(a, b *state.Container) int {

@@ -638,3 +638,19 @@ func TestAdmissionCountsFromTheReading(t *testing.T) {
 		t.Errorf("%v of a document that has run out since", a)
 	}
 }
+
+// A container that is retired does not count among those that keep up the minimum.
+func TestRetiringKeepsTheMinimum(t *testing.T) {
+	s := world(container("c1", func(c *state.Container) { c.Tenant = "u" }), container("c2"), func(s *plan.Snapshot) {
+		s.EmptySince["c1"], s.EmptySince["c2"] = ago(time.Hour), ago(time.Hour)
+	})
+	var drained []string
+	for _, a := range plan.Make(s, plan.Policy{Pool: state.Pool{Min: 1, Max: 4, MaxSessions: 4, Dedicated: true}}).Actions {
+		if a.Kind() == plan.KindDrain {
+			drained = append(drained, a.Subject())
+		}
+	}
+	if !slices.Equal(drained, []string{"c1"}) {
+		t.Errorf("drained %v, c1 has served its one user and one is to stay", drained)
+	}
+}

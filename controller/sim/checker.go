@@ -160,7 +160,9 @@ func (k *checker) bound(s *state.Session) {
 	if !hasSlot(c, s.ID) {
 		k.violate("I3", "session %s is bound to container %s without a slot", s.ID, c.ID)
 	}
-	if silent := k.w.clock().Sub(c.SeenAt); silent > 2*time.Minute {
+	// 15 s make a container suspect. Not counted are the longest time that the leader was cut off,
+	// 40 s, the rest of its lease, 5 s, and a slow call, 20 s.
+	if silent := k.w.clock().Sub(c.SeenAt); silent > 80*time.Second {
 		k.violate("I14", "session %s is bound to container %s, which is silent for %s", s.ID, c.ID, silent)
 	}
 }
@@ -242,6 +244,7 @@ func (k *checker) stopping(c *state.Container) {
 func (k *checker) stopped(t *task) {
 	k.w.note("task %s is stopped", t.ARN)
 	if session, busy := k.busy(t.process); busy && !k.dark(t.process) {
+		k.w.tally.Killed++
 		k.violate("I1", "task %s is stopped while it serves session %s", t.ARN, session)
 	}
 	c, err := k.w.store.Container(background, t.ContainerID)
@@ -304,6 +307,15 @@ func (k *checker) launched(r *replica, t *task) {
 	}
 }
 
+// repeated sees the call of a launch that has its task. ECS gives that one again for the same
+// call only.
+func (k *checker) repeated(t *task, l *state.Launch) {
+	if t.input != string(l.Input) {
+		k.w.tally.Duplicates++
+		k.violate("I6", "launch %s is called again with another input", l.ID)
+	}
+}
+
 // recorded tells whether a replica knows of a launch that was recorded: the store may have lost it
 // since, and be given it back.
 func recorded(r *replica, launch string) bool {
@@ -320,8 +332,9 @@ func (k *checker) refused(refusals []refusal) {
 		}
 	}
 	k.w.tally.mark("a launch was refused for want of capacity")
-	// The first wave is on its way before ECS has said anything.
-	if recent > k.w.policy.Pool.Max+4 {
+	// The first wave is on its way before ECS has said anything; from then on 2 may be wasted in a
+	// minute.
+	if recent > k.w.policy.Pool.Max+2 {
 		k.violate("I11", "%d launches were refused within a minute", recent)
 	}
 }
@@ -437,7 +450,7 @@ func (k *checker) scan() {
 		k.overSince = 0
 	case k.overSince == 0:
 		k.overSince = w.now
-	case w.now-k.overSince > 5*time.Minute:
+	case w.now-k.overSince > 5*time.Minute: // as long as the longest session, which is not cut short
 		k.violate("C1", "%d tasks run for %s, the maximum is %d", running, w.now-k.overSince, w.policy.Pool.Max)
 	}
 	if !w.storm.calm() || w.now < w.storm.until[w.storm.period]-3*time.Minute {

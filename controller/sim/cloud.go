@@ -48,6 +48,7 @@ type task struct {
 	state.Task
 	launch     string
 	recordedAt time.Duration // the launch
+	input      string        // of the call that started it
 	shownFrom  time.Duration // listings lack it before
 	overShown  time.Duration // listings show it running until then, once it is over
 	runs       bool
@@ -113,6 +114,8 @@ func (e *cloud) run(r *replica, l *state.Launch) (state.Task, error) {
 	arn := "arn:" + l.ID
 	if t, again := e.tasks[arn]; again {
 		w.tally.mark("a repeated RunTask gave the same task")
+		w.tally.Repeats++
+		w.check.repeated(t, l)
 		return e.shown(t), nil
 	}
 	if w.now < e.droughtUntil {
@@ -122,7 +125,7 @@ func (e *cloud) run(r *replica, l *state.Launch) (state.Task, error) {
 		w.check.refused(e.refusals)
 		return state.Task{}, &state.LaunchRefused{Reason: "Capacity is unavailable at this time", Capacity: true}
 	}
-	t := &task{launch: l.ID, recordedAt: l.CreatedAt.Sub(epochZero), runs: true, shownFrom: w.now + e.lagNow(), Task: state.Task{
+	t := &task{launch: l.ID, recordedAt: l.CreatedAt.Sub(epochZero), input: string(l.Input), runs: true, shownFrom: w.now + e.lagNow(), Task: state.Task{
 		ARN: arn, ContainerID: input.Launch, LastStatus: "PROVISIONING", DesiredStatus: "RUNNING",
 		Addr: "10.0.0.1", CreatedAt: w.clock(),
 	}}

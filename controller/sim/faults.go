@@ -161,12 +161,18 @@ type storm struct {
 }
 
 // makeFaults draws the faults of one storm.
-func makeFaults(seed uint64, begin, length time.Duration, without func(Kind) bool) []Fault {
+func makeFaults(seed uint64, begin, length time.Duration, brisk bool, without func(Kind) bool) []Fault {
 	rng := rand.New(rand.NewPCG(seed, 0xfa17))
 	var faults []Fault
 	gap := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second}[rng.IntN(4)]
+	if brisk {
+		gap /= 2
+	}
 	for at := begin; at < begin+length; at += time.Duration(rng.Int64N(int64(2 * gap))) {
 		f := Fault{At: at, Kind: Kind(1 + rng.IntN(int(kinds)-1)), Step: Step(1 + rng.IntN(int(steps)-1)), Draw: rng.Uint64() >> 1}
+		if brisk {
+			f.aim(rng)
+		}
 		if without(f.Kind) {
 			continue
 		}
@@ -174,6 +180,30 @@ func makeFaults(seed uint64, begin, length time.Duration, without func(Kind) boo
 	}
 	return faults
 }
+
+// seldom are the steps that a replica takes seldom: those few faults would fall on.
+var seldom = []Step{
+	stepUndrain, stepUndrain, stepGiveBack, stepMarkWhole, stepBeginStop, stepRefuse, stepStopTask, stepDisown, stepLookBeforeStop,
+	stepClaim, stepClaim, stepRelease, stepAmend, stepDrain, stepUnbind, stepOwnerEnds, stepRestore, stepReady, stepForget, stepBind, stepMarkGone,
+}
+
+// aim has most faults fall on the steps that are seldom taken, and now and then brings such a
+// step about: what a store has lost is given back, and who is told to stop lets go of links.
+func (f *Fault) aim(rng *rand.Rand) {
+	switch n := rng.IntN(96); {
+	case n == 0:
+		f.Kind, f.Step = []Kind{storeWiped, storeRolledBack}[rng.IntN(2)], stepIndex
+	case n < 3:
+		f.Kind, f.Step = gracefulStop, stepIndex
+	case n < 8:
+		f.Kind, f.Step = []Kind{containerRefuses, linkBreaks, documentEdited, browserCrashes}[rng.IntN(4)], stepRecords
+	case n < 80:
+		f.Step = seldom[rng.IntN(len(seldom))]
+	}
+}
+
+// together is how many faults may fall on one call of a brisk world.
+const together = 6
 
 // calm tells whether nothing bad happens now.
 func (s *storm) calm() bool { return s.period%2 == 1 }
@@ -188,15 +218,40 @@ func (s *storm) fall(r *replica, at Step) Fault {
 	if len(s.armed[at]) == 0 || s.calm() {
 		return Fault{}
 	}
-	f := s.armed[at][0]
-	s.armed[at] = s.armed[at][1:]
-	if !s.strike(r, f) {
-		return Fault{}
+	most := 1
+	if s.w.brisk {
+		most = together
 	}
-	s.w.tally.Matrix[f.Kind][f.Step]++
-	s.w.tally.Faults++
-	s.w.note("FAULT %d at %s of %s: %s", f.N, stepNames[at], r.id, kindNames[f.Kind])
-	return f
+	for range most {
+		if len(s.armed[at]) == 0 {
+			break
+		}
+		f := s.armed[at][0]
+		s.armed[at] = s.armed[at][1:]
+		if !s.strike(r, f) {
+			if s.w.brisk {
+				continue
+			}
+			break
+		}
+		s.w.tally.Matrix[f.Kind][f.Step]++
+		s.w.tally.Faults++
+		s.w.note("FAULT %d at %s of %s: %s", f.N, stepNames[at], r.id, kindNames[f.Kind])
+		if f.Kind.ofCall() {
+			return f
+		}
+	}
+	return Fault{}
+}
+
+// ofCall tells whether a fault is one of the call on which it falls: a call has one at most.
+func (k Kind) ofCall() bool {
+	switch k {
+	case callFails, answerLost, callSlow, pauseBefore, pauseAfter, killBefore, killAfter:
+		return true
+	default:
+		return false
+	}
 }
 
 // strike does what a fault does to the world, and tells whether there was anything to do it to.
@@ -222,9 +277,10 @@ func (s *storm) strike(r *replica, f Fault) bool {
 		}
 		return w.people.wishes[w.people.open[rng.IntN(len(w.people.open))]]
 	}
+	if f.Kind.ofCall() {
+		return true
+	}
 	switch f.Kind {
-	case callFails, answerLost, callSlow, pauseBefore, pauseAfter, killBefore, killAfter:
-		// the call's
 	case gracefulStop:
 		w.after(0, func() {
 			if r.up {

@@ -286,7 +286,7 @@ func (l *link) acknowledged(c *state.Container) int64 {
 		return 0
 	}
 	if l.r.w.protocol == 2 {
-		if !p.draining {
+		if !p.draining || l.r.w.now < p.drainedAt {
 			return 0
 		}
 		return p.drainSeq
@@ -318,6 +318,9 @@ func (l *link) reconcile(v *storeView) {
 			l.told = c.DrainSeq
 			if r.w.protocol == 2 {
 				p.draining, p.drainSeq = true, c.DrainSeq
+				if r.w.brisk && r.w.chance(2) {
+					p.drainedAt = r.w.now + r.w.between(0, 20*time.Second) // it is slow to close its door
+				}
 			}
 			r.w.after(time.Millisecond, func() { l.reportAt = max(1, r.w.now); l.soon() })
 		}

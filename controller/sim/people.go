@@ -40,6 +40,9 @@ func (p *people) arrive() {
 		return
 	}
 	length := w.between(20*time.Second, 5*time.Minute)
+	if w.brisk && !w.chance(3) {
+		length /= 5
+	}
 	x := &wish{id: w.newID("s"), user: fmt.Sprintf("u%d", w.rng.IntN(3)), deadline: w.now + length, api: w.chance(2)}
 	origin := ""
 	if x.api {
@@ -60,7 +63,7 @@ func (p *people) arrive() {
 	w.note("session %s is wished for, for %s", x.id, length.Round(time.Second))
 	w.after(length+time.Minute, func() { p.over(x) })
 	if !w.chance(4) {
-		w.after(w.between(10*time.Second, length), func() { p.release(x) })
+		w.after(w.between(min(10*time.Second, length/2), length), func() { p.release(x) })
 	}
 }
 

@@ -22,6 +22,7 @@ type process struct {
 	draining  bool
 	sigtermed bool
 	drainSeq  int64
+	drainedAt time.Duration       // when it acknowledges that it drains
 	held      map[string]*browser // by session id
 	link      *link               // nil: it has none
 

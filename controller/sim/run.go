@@ -35,7 +35,9 @@ type Result struct {
 	setting string
 }
 
-// calmFor is how long it is calm after each storm: within it, what is desired must be so.
+// calmFor is how long it is calm after each storm: within it, what is desired must be so. After the
+// worst of storms the circuit of launches opens again after 5 minutes, and the task that is tried
+// then may take 200 s to start.
 const calmFor = 9 * time.Minute
 
 // Run lives through the world of one seed.
@@ -70,6 +72,7 @@ func Run(seed uint64, o Options) (result Result) {
 
 func newWorld(seed uint64, o Options) *World {
 	w := &World{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), procs: map[string]*process{}, tally: newTally(), trace: newTrace(), tell: o.tell}
+	w.brisk = seed%2 == 0
 	w.store = state.NewMemory(w.clock)
 	w.check = newChecker(w)
 	w.ecs = &cloud{w: w, tasks: map[string]*task{}}
@@ -82,12 +85,22 @@ func newWorld(seed uint64, o Options) *World {
 		},
 		ScaleDownHold: w.between(10*time.Second, 2*time.Minute),
 	}
+	if w.brisk {
+		w.policy.ScaleDownHold = w.between(2*time.Second, 10*time.Second)
+	}
 	w.people = &people{w: w, wishes: map[string]*wish{}, rate: w.between(4*time.Second, 40*time.Second)}
+	if w.brisk {
+		w.people.rate = w.between(2*time.Second, 8*time.Second)
+	}
 	w.storm = &storm{w: w}
 	at := time.Duration(0)
 	for i := range o.Storms {
 		length := w.between(2*time.Minute, 8*time.Minute)
-		w.storm.faults = append(w.storm.faults, makeFaults(seed*131+uint64(i), at+10*time.Second, length-10*time.Second, o.Without)...)
+		quiet := 10 * time.Second // in which a world may begin well
+		if w.brisk {
+			quiet = 0
+		}
+		w.storm.faults = append(w.storm.faults, makeFaults(seed*131+uint64(i), at+quiet, length-quiet, w.brisk, o.Without)...)
 		w.storm.until = append(w.storm.until, at+length, at+length+calmFor)
 		at += length + calmFor
 	}

@@ -20,6 +20,9 @@ func SelfTest() []string {
 			t := w.busyTask()
 			w.check.stopping(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Stopping})
 		}},
+		{"I6", "a launch is called again with another input", func(w *World) {
+			w.check.repeated(&task{input: "{}"}, &state.Launch{ID: "l", Input: []byte("{ }")})
+		}},
 		{"I8", "a container is held for gone while it serves a session", func(w *World) {
 			t := w.busyTask()
 			w.check.gone(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Gone})

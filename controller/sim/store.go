@@ -206,7 +206,10 @@ func (v *storeView) Drain(ctx context.Context, by state.Authority, id, bootID st
 }
 
 func (v *storeView) Undrain(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {
-	return asked(ctx, v, stepUndrain, by, func() (*state.Container, error) { return v.Memory.Undrain(ctx, by, id, bootID) }, v.container)
+	return asked(ctx, v, stepUndrain, by, func() (*state.Container, error) { return v.Memory.Undrain(ctx, by, id, bootID) }, func(c *state.Container) {
+		v.container(c)
+		v.r.w.tally.mark("a container was opened again")
+	})
 }
 
 func (v *storeView) BeginStop(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {

@@ -13,6 +13,8 @@ type Tally struct {
 	Steps, Faults                                        int
 	Sessions, Binds, Ends, Lost, Launches, Drains, Stops int
 	Reigns                                               int
+	Killed                                               int // sessions that were served when we stopped their task
+	Repeats, Duplicates                                  int // calls of RunTask for a launch that has its task: answered with that, or with another
 	Time                                                 time.Duration
 	Matrix                                               [kinds][steps]int
 	Marks                                                map[string]int
@@ -36,6 +38,9 @@ func (t *Tally) add(o Tally) {
 	t.Drains += o.Drains
 	t.Stops += o.Stops
 	t.Reigns += o.Reigns
+	t.Killed += o.Killed
+	t.Repeats += o.Repeats
+	t.Duplicates += o.Duplicates
 	t.Time += o.Time
 	for k := range t.Matrix {
 		for s := range t.Matrix[k] {
@@ -52,12 +57,33 @@ func (t *Tally) Empty() []string {
 	var empty []string
 	for k := noFault + 1; k < kinds; k++ {
 		for s := stepNone + 1; s < steps; s++ {
-			if t.Matrix[k][s] == 0 {
+			if t.Matrix[k][s] == 0 && impossible(k, s) == "" {
 				empty = append(empty, Fault{Kind: k, Step: s}.String())
 			}
 		}
 	}
 	return empty
+}
+
+// impossible says why no fault of a kind can fall on a step; empty: it can.
+func impossible(k Kind, s Step) string {
+	if k == containerReturns && s == stepClaim {
+		return "only containers of the first version are claimed, and they never return under their id"
+	}
+	return ""
+}
+
+// Impossible lists the cells of the matrix that cannot be filled, and why.
+func Impossible() []string {
+	var all []string
+	for k := noFault + 1; k < kinds; k++ {
+		for s := stepNone + 1; s < steps; s++ {
+			if why := impossible(k, s); why != "" {
+				all = append(all, Fault{Kind: k, Step: s}.String()+": "+why)
+			}
+		}
+	}
+	return all
 }
 
 // Kinds counts the kinds of faults that fell.
@@ -98,9 +124,16 @@ func (t *Tally) Print(out io.Writer) {
 	for k := noFault + 1; k < kinds; k++ {
 		var row strings.Builder
 		for s := stepNone + 1; s < steps; s++ {
+			if impossible(k, s) != "" {
+				row.WriteString("     –")
+				continue
+			}
 			fmt.Fprintf(&row, "%6d", t.Matrix[k][s])
 		}
 		p("%-38s%s", kindNames[k], row.String())
+	}
+	for _, what := range Impossible() {
+		p("–: %s", what)
 	}
 	p("")
 	for _, what := range sortedKeys(t.Marks) {
@@ -109,9 +142,12 @@ func (t *Tally) Print(out io.Writer) {
 	p("")
 	p("%d worlds of 1 to 3 replicas, up to 10 containers and 40 slots; %d lived through twice, step by step the same", t.Worlds, t.Replayed)
 	p("%.0f simulated cluster-hours, %d steps, %d reigns", t.Time.Hours(), t.Steps, t.Reigns)
-	p("%d of %d cells are empty", len(t.Empty()), (int(kinds)-1)*(int(steps)-1))
-	p("%d faults of %d kinds; %d of them around the intent, the call and the record of a launch", t.Faults, t.Kinds(), t.CrashPoints())
-	p("%d sessions wished for, %d bindings, %d ends; %d launches, %d drains by the leader, %d tasks stopped", t.Sessions, t.Binds, t.Ends, t.Launches, t.Drains, t.Stops)
+	p("%d of %d cells are empty, %d cannot be filled", len(t.Empty()), (int(kinds)-1)*(int(steps)-1), len(Impossible()))
+	p("%d faults of %d kinds", t.Faults, t.Kinds())
+	p("%d launches; %d crash points around the intent, the call and the record of one; %d calls repeated, %d tasks started twice",
+		t.Launches, t.CrashPoints(), t.Repeats, t.Duplicates)
+	p("%d drains by the leader, %d tasks stopped, %d sessions killed by that", t.Drains, t.Stops, t.Killed)
+	p("%d sessions wished for, %d bindings, %d ends", t.Sessions, t.Binds, t.Ends)
 }
 
 // sometimes are the marks that a long enough run must reach: what the checker guards happens
@@ -131,6 +167,9 @@ var sometimes = []string{
 	"a session ended: container_lost",
 	"a session ended: stopped_externally",
 	"a session ended: failed",
+	"a store was given back what it had lost",
+	"a store was found whole again",
+	"a container was opened again",
 }
 
 // Unreached lists what never happened.

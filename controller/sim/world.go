@@ -26,6 +26,7 @@ var epochZero = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // World is one simulated deployment.
 type World struct {
 	seed   uint64
+	brisk  bool       // sessions are short, containers come and go, and faults fall where few do
 	rng    *rand.Rand // of everything but the faults
 	now    time.Duration
 	events eventHeap

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 )
 
 func main() {
+	debug.SetGCPercent(400) // worlds are small and short
 	var (
 		seed   = flag.Uint64("seed", 1, "first seed")
 		worlds = flag.Int("worlds", math.MaxInt, "worlds at most")
