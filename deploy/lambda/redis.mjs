@@ -29,23 +29,44 @@ export class Redis {
    * be carried out twice.
    */
   async command(...args) {
-    const old = this.#socket !== null;
-    try {
-      return await this.#once(args);
-    } catch (error) {
-      if (!old || error instanceof RedisError) throw error;
-      return this.#once(args);
-    }
+    return this.#patiently(() => this.#send(args));
+  }
+
+  /**
+   * Sends commands all at once and gives their answers in that order, a RedisError where one failed.
+   * Unlike one command of many keys, it may name keys of several slots of a cluster.
+   */
+  async pipeline(commands) {
+    return this.#patiently(async () => {
+      const socket = this.#socket;
+      socket?.cork(); // one write for all
+      const answers = commands.map((args) => this.#send(args).catch((error) => {
+        if (error instanceof RedisError) return error;
+        throw error;
+      }));
+      socket?.uncork();
+      return Promise.all(answers);
+    });
   }
 
   close() {
     this.#fail(new Error('closed'));
   }
 
-  async #once(args) {
+  async #patiently(send) {
+    const old = this.#socket !== null;
+    try {
+      return await this.#once(send);
+    } catch (error) {
+      if (!old || error instanceof RedisError) throw error;
+      return this.#once(send);
+    }
+  }
+
+  async #once(send) {
     this.#opening ??= this.#open().finally(() => { this.#opening = null; });
     await this.#opening;
-    return this.#send(args);
+    return send();
   }
 
   async #open() {

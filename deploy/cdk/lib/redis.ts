@@ -13,7 +13,7 @@ import { Settings } from './settings';
  */
 export const accessStrings = {
   service: 'on ~* &* +@all -@admin -@dangerous +info +role +cluster|slots +cluster|shards +cluster|nodes +cluster|info',
-  sessions: 'on ~session:* -@all +get +mget +setex +scan +ping',
+  sessions: 'on ~session:* -@all +get +setex +scan +ping',
   wake: 'on ~wallcrawler:* -@all +xadd +ping',
 };
 
