@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,55 @@ func TestASessionThatWasLostIsAnError(t *testing.T) {
 		if span.GetName() == "ready" {
 			t.Error("it was never ready")
 		}
+	}
+}
+
+// Each way to end gives a whole trace: the session, and the parts of its life that came to
+// their end, none of which is longer than it.
+func TestEachEndIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason state.Reason
+		change func(*state.Session)
+		parts  []string
+		wrong  bool
+	}{
+		"deadline":                 {state.DeadlinePassed, func(*state.Session) {}, []string{"bind", "ready"}, false},
+		"never bound":              {state.Failed, func(s *state.Session) { s.BoundAt, s.ReadyAt, s.FirstConnectAt = time.Time{}, time.Time{}, time.Time{} }, nil, true},
+		"deadline before a slot":   {state.DeadlinePassed, func(s *state.Session) { s.BoundAt, s.ReadyAt, s.FirstConnectAt = time.Time{}, time.Time{}, time.Time{} }, nil, false},
+		"never ready":              {state.Failed, func(s *state.Session) { s.ReadyAt, s.FirstConnectAt = time.Time{}, time.Time{} }, []string{"bind"}, true},
+		"crashed":                  {state.BrowserCrashed, func(*state.Session) {}, []string{"bind", "ready"}, true},
+		"nobody came":              {state.NotConnected, func(s *state.Session) { s.FirstConnectAt = time.Time{} }, []string{"bind", "ready"}, false},
+		"stopped by somebody else": {state.StoppedExternally, func(*state.Session) {}, []string{"bind", "ready"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInbox(t)
+			tracer := newTracer(t, in, "one", 1)
+			s := session("ses_1")
+			s.Reason, s.UserID, s.Message = c.reason, "canary-user", "canary-message"
+			s.Spec = []byte(`{"connectUrl":"ws://canary/?token=canary-token"}`)
+			c.change(s)
+			tracer.Ended(s)
+			flush(t, tracer)
+			root := in.named(t, "session")
+			if wrong := root.GetStatus().GetCode() == otlp.Status_STATUS_CODE_ERROR; wrong != c.wrong {
+				t.Errorf("an error: %t, want %t", wrong, c.wrong)
+			}
+			var parts []string
+			for _, span := range in.spans {
+				if span.GetStartTimeUnixNano() < root.GetStartTimeUnixNano() || span.GetEndTimeUnixNano() > root.GetEndTimeUnixNano() {
+					t.Errorf("%s is outside the session's life", span.GetName())
+				}
+				if text := span.String(); strings.Contains(text, "canary") || strings.Contains(text, "token") {
+					t.Errorf("%s tells what is not for a collector: %s", span.GetName(), text)
+				}
+				if span.GetName() != "session" {
+					parts = append(parts, span.GetName())
+				}
+			}
+			if slices.Sort(parts); !slices.Equal(parts, c.parts) {
+				t.Errorf("its parts are %v, want %v", parts, c.parts)
+			}
+		})
 	}
 }
 
