@@ -320,6 +320,12 @@ func (m *Mirror) readAll(ctx context.Context) error {
 
 	m.mu.Lock()
 	lost := m.lost(index, seen)
+	if f := m.filling; f.Incarnation != index.Incarnation || !f.LostAt.Equal(index.LostAt) {
+		// What could not be had while the store lost data, or was given it back, may be there now.
+		clear(m.sessions.unreadable)
+		clear(m.containers.unreadable)
+		clear(m.launches.unreadable)
+	}
 	doubted := m.doubted
 	m.doubted = doubts{}
 	sessions := append(m.sessions.stale(index.Sessions), doubted.sessions...)

@@ -328,3 +328,42 @@ func TestMirrorGivesBackWhatOnlyItsProcessHasSeen(t *testing.T) {
 		t.Errorf("a write after the mirror looked: %v", err)
 	}
 }
+
+// forgetful is a store that loses its launches between its index and their reading.
+type forgetful struct {
+	*state.Memory
+	lost bool
+}
+
+func (f *forgetful) LaunchesOf(ctx context.Context, ids []string) ([]*state.Launch, error) {
+	if f.lost {
+		return nil, nil
+	}
+	return f.Memory.LaunchesOf(ctx, ids)
+}
+
+func TestMirrorReadsAgainWhatAStoreWasGivenBack(t *testing.T) {
+	store := &forgetful{Memory: state.NewMemory(nil), lost: true}
+	epoch, _, err := store.AcquireLease(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.CreateLaunch(t.Context(), state.Authority{Epoch: epoch}, state.Launch{ID: "l1"}); err != nil {
+		t.Fatal(err)
+	}
+	m := state.NewMirror(store, state.MirrorOptions{})
+	refresh := func() {
+		if err := m.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh()
+	store.lost = false
+	if err := store.Restore(t.Context(), 0, state.Records{}); err != nil {
+		t.Fatal(err)
+	}
+	refresh()
+	if _, known := m.Launch("l1"); !known {
+		t.Error("a launch that is there again under the same revision was not read again")
+	}
+}

@@ -171,7 +171,7 @@ func makeFaults(seed uint64, begin, length time.Duration, brisk bool, without fu
 	for at := begin; at < begin+length; at += time.Duration(rng.Int64N(int64(2 * gap))) {
 		f := Fault{At: at, Kind: Kind(1 + rng.IntN(int(kinds)-1)), Step: Step(1 + rng.IntN(int(steps)-1)), Draw: rng.Uint64() >> 1}
 		if brisk {
-			f.aim(rng)
+			f.aim(rng, int(seed%uint64(kinds))+len(faults))
 		}
 		if without(f.Kind) {
 			continue
@@ -183,22 +183,25 @@ func makeFaults(seed uint64, begin, length time.Duration, brisk bool, without fu
 
 // seldom are the steps that a replica takes seldom: those few faults would fall on.
 var seldom = []Step{
-	stepUndrain, stepUndrain, stepGiveBack, stepMarkWhole, stepBeginStop, stepRefuse, stepStopTask, stepDisown, stepLookBeforeStop,
+	stepUndrain, stepUndrain, stepUndrain, stepUndrain, stepGiveBack, stepMarkWhole, stepBeginStop, stepBeginStop, stepRefuse, stepStopTask, stepStopTask, stepDisown, stepLookBeforeStop, stepLookBeforeStop,
 	stepClaim, stepClaim, stepRelease, stepAmend, stepDrain, stepUnbind, stepOwnerEnds, stepRestore, stepReady, stepForget, stepBind, stepMarkGone,
 }
 
 // aim has most faults fall on the steps that are seldom taken, and now and then brings such a
-// step about: what a store has lost is given back, and who is told to stop lets go of links.
-func (f *Fault) aim(rng *rand.Rand) {
+// step about: what a store has lost is given back, and who is told to stop lets go of links. Kinds
+// come there in turn, so that few calls see many; turn is another for every world.
+func (f *Fault) aim(rng *rand.Rand, turn int) {
 	switch n := rng.IntN(96); {
 	case n == 0:
 		f.Kind, f.Step = []Kind{storeWiped, storeRolledBack}[rng.IntN(2)], stepIndex
 	case n < 3:
 		f.Kind, f.Step = gracefulStop, stepIndex
-	case n < 8:
+	case n < 7:
+		f.Kind, f.Step = poolChanged, stepLease
+	case n < 12:
 		f.Kind, f.Step = []Kind{containerRefuses, linkBreaks, documentEdited, browserCrashes}[rng.IntN(4)], stepRecords
 	case n < 80:
-		f.Step = seldom[rng.IntN(len(seldom))]
+		f.Kind, f.Step = Kind(1+turn%(int(kinds)-1)), seldom[rng.IntN(len(seldom))]
 	}
 }
 
@@ -310,11 +313,7 @@ func (s *storm) strike(r *replica, f Fault) bool {
 		w.check.losses.strike(w.savedAt, w.savedIn, w.saved)
 		w.saved = nil
 	case documentEvicted, documentRewritten, documentPoisoned, documentShortened, documentEdited:
-		x := someWish()
-		if x == nil {
-			return false
-		}
-		return s.document(x, f)
+		return s.tried(func() bool { x := someWish(); return x != nil && s.document(x, f) })
 	case poolChanged:
 		w.store.SetPoolDesired(fmt.Sprintf(`{"warm":%d}`, rng.IntN(4)), f.span(10*time.Second, 2*time.Minute))
 	case poolSpoilt:
@@ -333,13 +332,24 @@ func (s *storm) strike(r *replica, f Fault) bool {
 		bad := map[Kind]badStart{taskDiesAtStart: diesAtStart, taskStartsLate: startsLate, taskNeverRegisters: neverRegisters, taskNeverReached: neverReached}
 		w.ecs.startBadly = append(w.ecs.startBadly, bad[f.Kind])
 	default:
-		p := someProcess()
-		if p == nil {
-			return false
-		}
-		return s.container(p, f)
+		return s.tried(func() bool { p := someProcess(); return p != nil && s.container(p, f) })
 	}
 	return true
+}
+
+// tried does something to somebody drawn by lot. In a brisk world others are tried, if there is
+// nothing to do to the first.
+func (s *storm) tried(do func() bool) bool {
+	tries := 1
+	if s.w.brisk {
+		tries = 20
+	}
+	for range tries {
+		if do() {
+			return true
+		}
+	}
+	return false
 }
 
 // document is what happens to the document of a wish.

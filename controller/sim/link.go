@@ -318,7 +318,7 @@ func (l *link) reconcile(v *storeView) {
 			l.told = c.DrainSeq
 			if r.w.protocol == 2 {
 				p.draining, p.drainSeq = true, c.DrainSeq
-				if r.w.brisk && r.w.chance(2) {
+				if r.w.brisk && !r.w.chance(4) {
 					p.drainedAt = r.w.now + r.w.between(0, 20*time.Second) // it is slow to close its door
 				}
 			}
