@@ -44,6 +44,7 @@ type Memory struct {
 	mu          sync.Mutex // guards the fields below
 	failure     error
 	incarnation string
+	givenBack   int64     // see Index.GivenBack
 	lostAt      time.Time // data was lost then that may still be missing; zero: none
 	whole       bool      // a leader has found that nothing is missing
 	seq         int64     // the store's revision clock
@@ -93,7 +94,7 @@ func NewMemory(now func() time.Time) *Memory {
 // clear makes everything as in a new store. m.mu is held, or nobody else knows m yet.
 func (m *Memory) clear() {
 	m.incarnation = ""
-	m.lostAt, m.whole = time.Time{}, false
+	m.lostAt, m.whole, m.givenBack = time.Time{}, false, 0
 	m.seq = 0
 	m.epoch = 0
 	m.leader, m.leaderUntil = "", time.Time{}

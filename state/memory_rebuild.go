@@ -14,7 +14,7 @@ func (m *Memory) Checkpoint() (rollBack func()) {
 	defer m.mu.Unlock()
 	// The records themselves never change.
 	seq, epoch, leader, leaderUntil := m.seq, m.epoch, m.leader, m.leaderUntil
-	incarnation, lostAt, whole := m.incarnation, m.lostAt, m.whole
+	incarnation, lostAt, whole, givenBack := m.incarnation, m.lostAt, m.whole, m.givenBack
 	sessions := make(map[string]*memorySession, len(m.sessions))
 	for id, s := range m.sessions {
 		copied := *s
@@ -30,7 +30,7 @@ func (m *Memory) Checkpoint() (rollBack func()) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.seq, m.epoch, m.leader, m.leaderUntil = seq, epoch, leader, leaderUntil
-		m.incarnation, m.lostAt, m.whole = incarnation, lostAt, whole
+		m.incarnation, m.lostAt, m.whole, m.givenBack = incarnation, lostAt, whole, givenBack
 		m.sessions, m.containers = sessions, containers
 		m.launches, m.documents = launches, documents
 	}
@@ -54,6 +54,7 @@ func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
 		for _, s := range r.Sessions {
 			m.restoreSession(s, now)
 		}
+		m.givenBack = max(m.givenBack, r.Knew)
 		m.hint(Hint{Kind: KindAll})
 		return nil
 	})

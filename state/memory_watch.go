@@ -88,7 +88,7 @@ func (m *Memory) Index(ctx context.Context) (Index, error) {
 			ix.Launches[id] = l.Rev
 		}
 		ix.Filling = Filling{Incarnation: m.newIncarnation(), LostAt: m.lostAt, Whole: m.whole}
-		ix.Seq, ix.Seen, ix.Time = m.seq, m.seen, now
+		ix.Seq, ix.Seen, ix.Time, ix.GivenBack = m.seq, m.seen, now, m.givenBack
 		return nil
 	})
 	return ix, err

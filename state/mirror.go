@@ -51,6 +51,9 @@ type Mirror struct {
 	reborn      string    // how the store shows something that was over; empty: it does not
 	storeTime   time.Time // the store's clock, read at readAt
 	readAt      time.Time // last good read; monotonic
+	listedAt    time.Time // last time that the index was read and followed; monotonic
+	knew        int64     // the store's clock when it was last so, and whole
+	lostAt      time.Time // when an old memory first found a loss, for which it waits; monotonic
 	gap         Gap
 	synced      bool
 }
@@ -328,12 +331,25 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 	doubted := m.doubted
 	m.doubted = doubts{}
+	if m.memoryAge() > maxMemory {
+		// What is missing may have left in peace: its records, kept for longer, tell.
+		for _, s := range m.sessions.missing(index.Sessions, index.Seq) {
+			doubted.sessions = append(doubted.sessions, s.ID)
+		}
+	}
 	sessions := append(m.sessions.stale(index.Sessions), doubted.sessions...)
 	containers := append(m.containers.stale(index.Containers), doubted.containers...)
 	launches := m.launches.stale(index.Launches)
 	m.mu.Unlock()
 	if lost != "" {
-		return m.restore(ctx, lost, seen)
+		switch m.standing(lost, index) {
+		case giveBack:
+			return m.restore(ctx, lost, seen)
+		case waitForOthers:
+			return nil
+		case yieldToOthers:
+			doubted = doubts{} // they are over
+		}
 	}
 
 	found, err := m.read(ctx, sessions, containers, launches)
@@ -345,10 +361,11 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 
 	m.mu.Lock()
-	m.filling, m.seq, m.trouble = index.Filling, max(m.seq, index.Seq), ""
-	m.mu.Unlock()
-
-	m.mu.Lock()
+	m.filling, m.seq, m.trouble, m.lostAt = index.Filling, max(m.seq, index.Seq), "", time.Time{}
+	if index.Whole && index.LostAt.IsZero() {
+		m.knew = index.Seq
+	}
+	m.tellForgotten(index)
 	var hints []Hint
 	for _, id := range m.sessions.drop(index.Sessions, index.Seq) {
 		m.stir(id)
@@ -371,6 +388,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 	m.noteGap(after)
 	m.setClock(index.Time, before, after)
+	m.listedAt = after
 	first := !m.synced
 	m.synced = true
 	m.mu.Unlock()

@@ -13,6 +13,12 @@ const (
 	// maxMemory is how old a view may be that still tells a record which was lost from one whose
 	// time was up: ended sessions leave the index after EndedListed.
 	maxMemory = EndedListed - leavingMargin
+	// maxSessionMemory and maxContainerMemory are the same of the records themselves.
+	maxSessionMemory   = EndedKept - time.Hour
+	maxContainerMemory = GoneKept - leavingMargin
+	// othersFirst is how long a replica with an old memory leaves it to others to give back theirs:
+	// longer than it takes them to find a loss.
+	othersFirst = 2 * DefaultRelist
 )
 
 // doubts are records that the store has denied to somebody although they are mirrored.
@@ -65,15 +71,15 @@ func (m *Mirror) older(index Index) (kind Kind, id string) {
 // absent finds a record that the store lacks and that cannot have left in peace: its time in the
 // index is not up. A container that is gone may be missing, because its id never comes again.
 func (m *Mirror) absent(index Index) (kind Kind, id string) {
-	young := m.now().Sub(m.readAt) <= maxMemory
+	age := m.memoryAge()
 	for _, s := range m.sessions.missing(index.Sessions, index.Seq) {
 		listed := s.Phase == Ended && index.Time.Before(s.EndedAt.Add(EndedListed-leavingMargin))
-		if listed || s.Phase != Ended && young {
+		if listed || s.Phase != Ended && age <= maxMemory {
 			return KindSession, s.ID
 		}
 	}
 	for _, c := range m.containers.missing(index.Containers, index.Seq) {
-		if c.Phase != Gone && young {
+		if c.Phase != Gone && age <= maxContainerMemory {
 			return KindContainer, c.ID
 		}
 	}
@@ -114,6 +120,82 @@ func (m *Mirror) contradictsStop(c *Container) bool {
 	return true
 }
 
+// memoryAge is how long ago this mirror last followed the whole store. Single records that were
+// read since tell nothing of the others. Callers hold mu.
+func (m *Mirror) memoryAge() time.Duration {
+	if m.listedAt.IsZero() {
+		return 0
+	}
+	return m.now().Sub(m.listedAt)
+}
+
+// standing is what a mirror does about a loss.
+type standing int
+
+const (
+	giveBack      standing = iota
+	waitForOthers          // they may know better
+	yieldToOthers          // they know better, and have given back what they know
+)
+
+// standing decides whether this mirror's memory is fit to be given back. One that is old may hold
+// what the others know to be over: their memory comes first, and makes it useless. If nobody
+// gives back anything, the store was out of reach for all, and an old memory is the best there is.
+func (m *Mirror) standing(lost string, index Index) standing {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	age := m.memoryAge()
+	if age <= maxMemory {
+		return giveBack
+	}
+	if index.GivenBack >= m.seq {
+		m.log.Warn("store lost data, and was given back what others remember: this replica's memory is older, and dropped",
+			"what", lost, "age", age.Round(time.Second))
+		m.reborn = ""
+		return yieldToOthers
+	}
+	if m.lostAt.IsZero() {
+		m.lostAt = m.now()
+		m.log.Warn("store lost data: this replica's memory is old, so that others are waited for who may know better",
+			"what", lost, "age", age.Round(time.Second), "wait", othersFirst)
+	}
+	if m.now().Sub(m.lostAt) < othersFirst {
+		m.trouble = lost
+		return waitForOthers
+	}
+	return giveBack
+}
+
+// tellForgotten tells of records that an old view is about to drop without a sign that they are
+// over: containers that are not gone, and open launches, whose time in the store was up. (Of
+// sessions the record itself was looked for.) Callers hold mu.
+func (m *Mirror) tellForgotten(index Index) {
+	age := m.memoryAge()
+	if age <= maxMemory {
+		return
+	}
+	var forgotten []string
+	for _, s := range m.sessions.missing(index.Sessions, index.Seq) {
+		if s.Phase != Ended {
+			forgotten = append(forgotten, string(KindSession)+" "+s.ID)
+		}
+	}
+	for _, c := range m.containers.missing(index.Containers, index.Seq) {
+		if c.Phase != Gone {
+			forgotten = append(forgotten, string(KindContainer)+" "+c.ID)
+		}
+	}
+	for _, l := range m.launches.missing(index.Launches, index.Seq) {
+		if l.Open() {
+			forgotten = append(forgotten, string(KindLaunch)+" "+l.ID)
+		}
+	}
+	if len(forgotten) > 0 {
+		m.log.Warn("view of the store was old: records are dropped that the store has no more, and that were not known to be over",
+			"age", age.Round(time.Second), "records", len(forgotten), "some", forgotten[:min(len(forgotten), 20)])
+	}
+}
+
 // Doubt has the mirror look for a session or container that the store has denied to have,
 // although it is mirrored: it may have been lost.
 func (m *Mirror) Doubt(kind Kind, id string) {
@@ -137,18 +219,16 @@ func (m *Mirror) Doubt(kind Kind, id string) {
 func (m *Mirror) missing(d doubts, found Records) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.now().Sub(m.readAt) > maxMemory {
-		return ""
-	}
+	age := m.memoryAge()
 	for _, id := range d.sessions {
 		s, known := m.sessions.byID[id]
-		if known && s.Phase != Ended && !slices.ContainsFunc(found.Sessions, func(f *Session) bool { return f.ID == id }) {
+		if known && age <= maxSessionMemory && s.Phase != Ended && !slices.ContainsFunc(found.Sessions, func(f *Session) bool { return f.ID == id }) {
 			return fmt.Sprintf("store has lost session %s", id)
 		}
 	}
 	for _, id := range d.containers {
 		c, known := m.containers.byID[id]
-		if known && c.Phase != Gone && !slices.ContainsFunc(found.Containers, func(f *Container) bool { return f.ID == id }) {
+		if known && age <= maxContainerMemory && c.Phase != Gone && !slices.ContainsFunc(found.Containers, func(f *Container) bool { return f.ID == id }) {
 			return fmt.Sprintf("store has lost container %s", id)
 		}
 	}
@@ -163,7 +243,7 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 			"because", lost)
 	}
 	m.trouble = lost
-	r := Records{Sessions: m.sessions.list(), Containers: m.containers.list(), Launches: m.launches.list()}
+	r := Records{Sessions: m.sessions.list(), Containers: m.containers.list(), Launches: m.launches.list(), Knew: m.knew}
 	m.mu.Unlock()
 	began := m.now()
 	if err := m.src.Restore(ctx, seen, r); err != nil {
@@ -173,7 +253,7 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 		"launches", len(r.Launches), "took", m.now().Sub(began))
 	m.mu.Lock()
 	// Whatever the store is now: what this mirror knows is in it.
-	m.filling.Incarnation, m.reborn = "", ""
+	m.filling.Incarnation, m.reborn, m.lostAt = "", "", time.Time{}
 	m.mu.Unlock()
 	m.Relist()
 	return nil

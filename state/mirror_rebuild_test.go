@@ -1,7 +1,10 @@
 package state_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,6 +265,188 @@ func TestMirrorTellsNothingOfAStoreThatWasNotGivenBackYet(t *testing.T) {
 		}
 		if f := m.Filling(); f != (state.Filling{}) || m.Trouble() == "" {
 			t.Errorf("it tells %+v of the store, and of trouble %q", f, m.Trouble())
+		}
+	})
+}
+
+// parted is a store under two replicas, one of which has not been able to read it for long.
+type parted struct {
+	*state.Memory
+	t           *testing.T
+	near, apart *state.Mirror
+	log         bytes.Buffer // of the one that was apart
+}
+
+// part lets s1 end, c1 go and s2 begin while one replica is cut off for that long.
+func part(t *testing.T, away time.Duration) *parted {
+	t.Helper()
+	p := &parted{Memory: state.NewMemory(nil), t: t}
+	p.near = state.NewMirror(p, state.MirrorOptions{})
+	p.apart = state.NewMirror(p, state.MirrorOptions{Log: slog.New(slog.NewTextHandler(&p.log, nil))})
+	_, owner := hosting(t, p.Memory, "c1", "r1")
+	hosting(t, p.Memory, "c2", "r1")
+	admit(t, p.Memory, p.leader(), "s1")
+	s := must[*state.Session](t)(p.Bind(t.Context(), p.leader(), state.Binding{Session: "s1", Container: "c1", BootID: "boot"}))
+	if _, _, err := p.Ready(t.Context(), owner, "s1", s.BindRev, false); err != nil {
+		t.Fatal(err)
+	}
+	p.whole()
+	p.read(p.near)
+	p.read(p.apart)
+	pass(time.Second)
+	must[*state.Session](t)(p.End(t.Context(), p.leader(), state.End{Session: "s1", Reason: state.Idle, Confirmed: true}))
+	must[*state.Container](t)(p.MarkGone(t.Context(), p.leader(), "c1", "boot"))
+	admit(t, p.Memory, p.leader(), "s2")
+	for until := time.Now().Add(away); time.Now().Before(until); pass(time.Second) {
+		p.read(p.near)
+	}
+	return p
+}
+
+func pass(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+func (p *parted) leader() state.Authority {
+	p.t.Helper()
+	epoch, _, err := p.AcquireLease(p.t.Context(), "r1")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return state.Authority{Epoch: epoch}
+}
+
+func (p *parted) read(m *state.Mirror) {
+	p.t.Helper()
+	for range 2 { // a loss asks for another look
+		if err := m.Refresh(p.t.Context()); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+func (p *parted) whole() {
+	p.t.Helper()
+	ix := must[state.Index](p.t)(p.Index(p.t.Context()))
+	if err := p.MarkWhole(p.t.Context(), p.leader(), ix.Filling); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// has tells which of the sessions and containers the store has, and in what phase.
+func (p *parted) has() string {
+	var all []string
+	for _, id := range []string{"s1", "s2"} {
+		if s, err := p.Session(p.t.Context(), id); err == nil {
+			all = append(all, id+" "+string(s.Phase))
+		}
+	}
+	for _, id := range []string{"c1", "c2"} {
+		if c, err := p.Container(p.t.Context(), id); err == nil {
+			all = append(all, id+" "+string(c.Phase))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+func TestAMirrorWithAnOldMemoryYieldsToOthers(t *testing.T) {
+	for name, run := range map[string]func(p *parted){
+		"that have given back theirs": func(p *parted) {
+			p.read(p.near)
+			p.whole()
+			p.read(p.apart)
+			if f := p.apart.Filling(); !f.Whole || p.apart.Trouble() != "" {
+				p.t.Errorf("a rebuild that is over begins anew: %q, %+v", p.apart.Trouble(), f)
+			}
+		},
+		"that have yet to find the loss": func(p *parted) {
+			p.read(p.apart)
+			if p.apart.Trouble() == "" {
+				p.t.Error("it has not noticed")
+			}
+			pass(5 * time.Second)
+			p.read(p.apart)
+			p.read(p.near)
+			pass(5 * time.Second)
+			p.read(p.apart)
+		},
+		"although a hint was read first": func(p *parted) {
+			p.read(p.near)
+			c := must[*state.Container](p.t)(p.Container(p.t.Context(), "c2"))
+			p.apart.See(p.t.Context(), []state.Hint{{Kind: state.KindContainer, ID: "c2", Rev: c.Rev + 1}}, false)
+			p.read(p.apart)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := part(t, 12*time.Minute)
+				p.Wipe()
+				run(p)
+				if got, want := p.has(), "s2 pending, c2 ready"; got != want {
+					t.Errorf("the store has %s, want %s", got, want)
+				}
+				if len(p.apart.Sessions()) != 1 || len(p.apart.Containers()) != 1 {
+					t.Errorf("it goes on with %v and %v", p.apart.Sessions(), p.apart.Containers())
+				}
+			})
+		})
+	}
+}
+
+func TestAMirrorWithAnOldMemoryGivesItBackWhenNobodyElseDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := part(t, 12*time.Minute)
+		p.Wipe()
+		p.read(p.apart)
+		if got := p.has(); got != "" {
+			t.Errorf("it was given back at once: %s", got)
+		}
+		pass(10 * time.Second)
+		p.read(p.apart)
+		if got, want := p.has(), "s1 ready, c1 ready, c2 ready"; got != want {
+			t.Errorf("the store has %s, want %s", got, want)
+		}
+	})
+}
+
+func TestAMirrorWithAnOldViewDropsWhatIsOver(t *testing.T) {
+	for away, told := range map[time.Duration]string{6 * time.Minute: "", 12 * time.Minute: "container c1"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := part(t, away)
+			p.read(p.apart)
+			if p.apart.Trouble() != "" {
+				t.Errorf("after %s it finds a loss: %s", away, p.apart.Trouble())
+			}
+			if _, still := p.apart.Session("s1"); still {
+				t.Errorf("after %s it has s1 still", away)
+			}
+			log := p.log.String()
+			if strings.Contains(log, "records are dropped") != (told != "") || !strings.Contains(log, told) {
+				t.Errorf("after %s it tells: %s", away, log)
+			}
+		})
+	}
+}
+
+func TestAMirrorWithAnOldViewMissesASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := state.NewMemory(nil)
+		p := &parted{Memory: store, t: t}
+		p.apart = state.NewMirror(store, state.MirrorOptions{})
+		rollBack := store.Checkpoint()
+		admit(t, store, p.leader(), "s1")
+		p.read(p.apart)
+		pass(20 * time.Minute)
+		rollBack() // the store was away for all that time, say, and somebody has come who knows of nothing
+		if err := store.Restore(t.Context(), 0, state.Records{}); err != nil {
+			t.Fatal(err)
+		}
+		p.read(p.apart)
+		pass(10 * time.Second)
+		p.read(p.apart)
+		if got := p.has(); got != "s1 pending" {
+			t.Errorf("the store has %q", got)
 		}
 	})
 }

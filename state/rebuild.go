@@ -10,6 +10,10 @@ type Records struct {
 	Sessions   []*Session
 	Containers []*Container
 	Launches   []*Launch
+
+	// Knew is how far this memory reaches: up to that revision the replica has seen a whole store
+	// whole, so that what it does not remember was over by then. Zero: it does not know.
+	Knew int64
 }
 
 // Rebuilder gives a store back what it has lost. Every replica mirrors everything, so that a
@@ -22,7 +26,8 @@ type Rebuilder interface {
 	// whom a container has served, that it is stopping) does not. Of two owners under one
 	// ownerSeq neither keeps it. A slot that a restored session holds is taken, one that it has
 	// given back is free. The store's revisions go on above seen, and the store counts as
-	// incomplete (Index.LostAt) until MarkWhole. Repeated, it changes nothing else.
+	// incomplete (Index.LostAt) until MarkWhole. Once all is back, r.Knew is noted
+	// (Index.GivenBack). Repeated, it changes nothing else.
 	Restore(ctx context.Context, seen int64, r Records) error
 	// MarkWhole says that nothing is missing any more (leader). ErrConflict if the store has
 	// another incarnation or has lost data again since.

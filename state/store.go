@@ -295,7 +295,11 @@ type Index struct {
 	Containers map[string]int64
 	Launches   map[string]int64
 	Filling
-	Seq  int64     // the store's own revision clock
+	Seq int64 // the store's own revision clock
+	// GivenBack is the highest Records.Knew of all that was given back to this store: up to that
+	// revision nobody else remembers anything of it that would not be over.
+	GivenBack int64
+
 	Seen int64     // the highest revision that this process had seen of it before it asked
 	Time time.Time // the store's wall clock
 }

@@ -30,10 +30,10 @@ func (s *Store) index(ctx context.Context) (state.Index, error) {
 	if err != nil {
 		return state.Index{}, err
 	}
-	if len(reply) != 5 {
+	if len(reply) != 6 {
 		return state.Index{}, errors.New("script index gave a short answer")
 	}
-	ix := state.Index{Seq: integer(reply[0]), Seen: seen, Time: moment(str(reply[2]))}
+	ix := state.Index{Seq: integer(reply[0]), Seen: seen, Time: moment(str(reply[2])), GivenBack: integer(reply[5])}
 	ix.Filling = state.Filling{
 		Incarnation: str(reply[1]), LostAt: moment(str(reply[3])), Whole: str(reply[4]) == str(reply[1]),
 	}

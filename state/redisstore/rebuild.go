@@ -62,6 +62,9 @@ func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error 
 	if err := s.runAll(ctx, calls); err != nil {
 		return err
 	}
+	if _, err := s.eval(ctx, "restore_end", []string{k.pool}, r.Knew); err != nil {
+		return err
+	}
 	return s.Wake(ctx, state.Hint{Kind: state.KindAll})
 }
 

@@ -27,7 +27,7 @@ var errChanged = errors.New("changed in between")
 // alone tells whether a script does without the prelude.
 func alone(name string) bool {
 	switch name {
-	case "lease_acquire", "lease_release", "index", "document_swap", "restore_begin":
+	case "lease_acquire", "lease_release", "index", "document_swap", "restore_begin", "restore_end":
 		return true
 	}
 	return false

@@ -44,8 +44,10 @@ func testRestored(t *testing.T, w *world) {
 	before, was := w.remember(sessions, containers, launches), w.index()
 
 	w.Wipe()
+	before.Knew = was.Seq
 	for range 2 { // the second time changes nothing
 		w.ok(w.store.Restore(w.ctx, was.Seq, before))
+		w.ok(w.store.Restore(w.ctx, was.Seq, state.Records{Knew: was.Seq - 1}))
 		after := w.remember(sessions, containers, launches)
 		if !maps.Equal(byID(before), byID(after)) {
 			t.Fatalf("restored %+v\nfrom %+v", byID(after), byID(before))
@@ -55,7 +57,7 @@ func testRestored(t *testing.T, w *world) {
 	if !maps.Equal(ix.Sessions, was.Sessions) || !maps.Equal(ix.Containers, was.Containers) || !maps.Equal(ix.Launches, was.Launches) {
 		t.Fatalf("got %+v after %+v", ix, was)
 	}
-	if ix.Whole || ix.LostAt.IsZero() || ix.Seq < was.Seq {
+	if ix.Whole || ix.LostAt.IsZero() || ix.Seq < was.Seq || ix.GivenBack != was.Seq {
 		t.Fatalf("got %+v", ix)
 	}
 

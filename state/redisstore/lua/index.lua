@@ -1,6 +1,7 @@
 -- KEYS  1 seq, 2 incarnation, 3 leaving, 4 sessions, 5 containers, 6 pool
 -- ARGV  1 a random name for the store, should it have none
--- returns {'OK', seq, incarnation, time in ms, ms at which data was lost or '', incarnation found whole or ''}
+-- returns {'OK', seq, incarnation, time in ms, ms at which data was lost or '', incarnation found whole or '',
+--          how far the memory reaches that was given back}
 -- What a relist reads first. Takes records out of the index whose time there is up.
 if redis.replicate_commands then redis.replicate_commands() end
 local clock = redis.call('TIME')
@@ -14,4 +15,5 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT
   redis.call('ZREM', KEYS[3], member)
 end
 return {'OK', redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), now,
-  redis.call('HGET', KEYS[6], 'lostAt') or '', redis.call('HGET', KEYS[6], 'whole') or ''}
+  redis.call('HGET', KEYS[6], 'lostAt') or '', redis.call('HGET', KEYS[6], 'whole') or '',
+  redis.call('HGET', KEYS[6], 'givenBack') or '0'}
