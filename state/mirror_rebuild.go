@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -150,14 +151,14 @@ func (m *Mirror) standing(lost string, index Index) standing {
 	}
 	if index.GivenBack >= m.seq {
 		m.log.Warn("store lost data, and was given back what others remember: this replica's memory is older, and dropped",
-			"what", lost, "age", age.Round(time.Second))
+			"because", lost, "age", age.Round(time.Second))
 		m.reborn = ""
 		return yieldToOthers
 	}
 	if m.lostAt.IsZero() {
 		m.lostAt = m.now()
 		m.log.Warn("store lost data: this replica's memory is old, so that others are waited for who may know better",
-			"what", lost, "age", age.Round(time.Second), "wait", othersFirst)
+			"because", lost, "age", age.Round(time.Second), "retryIn", othersFirst)
 	}
 	if m.now().Sub(m.lostAt) < othersFirst {
 		m.trouble = lost
@@ -174,25 +175,30 @@ func (m *Mirror) tellForgotten(index Index) {
 	if age <= maxMemory {
 		return
 	}
+	var sessions, containers, launches int
 	var forgotten []string
 	for _, s := range m.sessions.missing(index.Sessions, index.Seq) {
 		if s.Phase != Ended {
-			forgotten = append(forgotten, string(KindSession)+" "+s.ID)
+			sessions++
+			forgotten = append(forgotten, s.ID)
 		}
 	}
 	for _, c := range m.containers.missing(index.Containers, index.Seq) {
 		if c.Phase != Gone {
-			forgotten = append(forgotten, string(KindContainer)+" "+c.ID)
+			containers++
+			forgotten = append(forgotten, c.ID)
 		}
 	}
 	for _, l := range m.launches.missing(index.Launches, index.Seq) {
 		if l.Open() {
-			forgotten = append(forgotten, string(KindLaunch)+" "+l.ID)
+			launches++
+			forgotten = append(forgotten, l.ID)
 		}
 	}
 	if len(forgotten) > 0 {
 		m.log.Warn("view of the store was old: records are dropped that the store has no more, and that were not known to be over",
-			"age", age.Round(time.Second), "records", len(forgotten), "some", forgotten[:min(len(forgotten), 20)])
+			"age", age.Round(time.Second), "sessions", sessions, "containers", containers, "launches", launches,
+			"record", strings.Join(forgotten[:min(len(forgotten), 20)], " "))
 	}
 }
 

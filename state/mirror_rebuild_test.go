@@ -411,7 +411,7 @@ func TestAMirrorWithAnOldMemoryGivesItBackWhenNobodyElseDoes(t *testing.T) {
 }
 
 func TestAMirrorWithAnOldViewDropsWhatIsOver(t *testing.T) {
-	for away, told := range map[time.Duration]string{6 * time.Minute: "", 12 * time.Minute: "container c1"} {
+	for away, told := range map[time.Duration]string{6 * time.Minute: "", 12 * time.Minute: "containers=1 launches=0 record=c1"} {
 		synctest.Test(t, func(t *testing.T) {
 			p := part(t, away)
 			p.read(p.apart)

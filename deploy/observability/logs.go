@@ -20,6 +20,7 @@ type Field struct{ Name, Meaning string }
 func Fields() []Field {
 	return []Field{
 		{"action", "what the controller did: the kind of an action, as in `wallcrawler_actions_total`"},
+		{"age", "how old a view of the store was"},
 		{"because", "why, for a person; free text"},
 		{"bindRev", "revision of the session's binding to its container; orders claims to one session"},
 		{"bootId", "which life of the container; drawn by the agent at its start"},
@@ -62,7 +63,7 @@ func Fields() []Field {
 		{"previousOwner", "id of the replica that had the container's link before"},
 		{"protocol", "version of the link's protocol: 1 or 2"},
 		{"reason", "why a session ended: one of the closed set in state.md, as in the API and in `wallcrawler_session_end_total`"},
-		{"record", "id of a control record in Redis"},
+		{"record", "id of a control record in Redis, or some of many, by spaces"},
 		{"refused", "why a container cannot serve a session; empty: it can"},
 		{"replica", "id of a replica"},
 		{"request", "id of an HTTP request: the `X-Request-Id` of its answer"},
