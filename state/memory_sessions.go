@@ -189,7 +189,8 @@ func (m *Memory) End(ctx context.Context, by Authority, e End) (*Session, error)
 			s.Reason, s.Message = e.Reason, e.Message
 		}
 		s.Rev = m.stamp()
-		if s.Phase != Pending && !e.Confirmed {
+		// What its container has refused is held by nobody: there is no slot to be given back.
+		if s.Phase != Pending && s.Refused == "" && !e.Confirmed {
 			s.Phase = Ending
 			return true, nil
 		}

@@ -431,6 +431,15 @@ func testEnds(t *testing.T, w *world) {
 	w.is(err, state.ErrConflict)
 	_, err = end(w.lead(), state.End{Session: "s2", Reason: "bored"})
 	w.is(err, state.ErrInvalid)
+	w.admit("s3", "u")
+	s = w.bind("s3", "c1")
+	_, err = w.store.Refuse(w.ctx, owner, "s3", s.BindRev, "no memory")
+	w.ok(err)
+	s, err = end(w.lead(), state.End{Session: "s3", BindRev: s.BindRev, Reason: state.Released})
+	w.ok(err)
+	if s.Phase != state.Ended || slices.Contains(w.container("c1").Slots, "s3") {
+		t.Fatalf("a session that its container has refused, and has no slot, is %s", s.Phase)
+	}
 	for _, reason := range state.Reasons() {
 		id := "r-" + string(reason)
 		w.admit(id, "u")

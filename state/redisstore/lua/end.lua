@@ -2,7 +2,8 @@
 -- ARGV  7 bindRev or 0, 8 reason, 9 message, 10 confirmed 1 or 0, 11 reason is one of the set 1 or 0,
 --       12 ms that it is kept, 13 ms that it is kept past its deadline, 14 ms that it stays listed
 -- returns the session; {'ELSEWHERE', container} if another container holds it
--- pending → ended; bound, ready → ending; with confirmed, any of them and ending → ended.
+-- pending → ended; bound, ready → ending; with confirmed, any of them and ending → ended. What its
+-- container has refused is held by nobody, and ends at once like what is pending.
 local bad
 if leading then bad = notLeader() end
 if bad then return bad end
@@ -21,7 +22,7 @@ if s.phase ~= 'ending' and ARGV[11] ~= '1' then return refuse('INVALID', 'reason
 if holds(s.phase) and s.container ~= containerID then return refuse('ELSEWHERE', s.container) end
 
 if s.phase ~= 'ending' then redis.call('HSET', SESSION, 'reason', ARGV[8], 'message', ARGV[9]) end
-if s.phase ~= 'pending' and not confirmed then
+if s.phase ~= 'pending' and s.refused == '' and not confirmed then
   saveSession(SESSION, sessionID, 'phase', 'ending')
   return sessionRecord()
 end
