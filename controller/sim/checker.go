@@ -28,9 +28,11 @@ type checker struct {
 	stops     map[string]time.Duration // containers past the point of no return, since when
 	blindTo   time.Duration
 	leaseLost time.Duration
-	freeSince time.Duration // since when a session waits beside a free slot; zero: none does
-	overSince time.Duration // since when there are more tasks than allowed; zero: there are not
+	freeSince time.Duration   // since when a session waits beside a free slot; zero: none does
+	overSince time.Duration   // since when there are more tasks than allowed; zero: there are not
+	byLeader  map[string]bool // containers that a leader drained
 	scanned   time.Duration
+	since     map[string]time.Duration // see lasting
 
 	former    time.Time        // when the leader before has listed all documents, as this one was told
 	sightings map[string]sight // of documents by this leader
@@ -50,7 +52,7 @@ type sight struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
+	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -272,18 +274,22 @@ func (k *checker) drained(c *state.Container, by state.Authority) {
 	}
 	k.w.note("container %s is drained", c.ID)
 	k.w.tally.Drains++
+	k.byLeader[c.ID] = true
 	staying, leaving := 0, 0
 	for _, other := range k.containers() {
 		switch other.Phase {
-		case state.PendingVerification, state.ContainerReady:
+		case state.ContainerReady:
 			staying++
 		case state.Draining, state.Stopping:
-			leaving++
+			if k.byLeader[other.ID] {
+				leaving++
+			}
+		case state.PendingVerification:
 		case state.Gone:
 		}
 	}
-	if most := max(1, (staying+leaving)/10) + 2; leaving > most && !k.w.policy.Pool.Dedicated {
-		k.violate("I12", "%d of %d containers leave at once", leaving, staying+leaving)
+	if most := max(1, len(k.containers())/10) + 1; leaving > most && !k.w.policy.Pool.Dedicated {
+		k.violate("I12", "%d containers leave at once, %d stay", leaving, staying)
 	}
 	if retired := k.w.policy.Pool.Dedicated && c.Tenant != ""; staying < k.w.policy.Pool.Min && !retired {
 		k.violate("I12", "container %s is drained, which leaves %d of at least %d", c.ID, staying, k.w.policy.Pool.Min)
@@ -390,6 +396,7 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 		return
 	}
 	k.w.tally.Ends++
+	k.confirmed(before, after, by)
 	x := k.w.people.wishes[after.ID]
 	p := k.w.procs[before.Container]
 	serves := false
@@ -420,6 +427,7 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 		}
 		k.w.tally.Lost++
 	case state.Failed:
+		k.failed(before)
 		if before.Phase == state.Pending && before.Waited <= 5*time.Minute {
 			k.violate("I16", "session %s is ended as failed after a wait of %s", after.ID, before.Waited)
 		}
@@ -453,6 +461,7 @@ func (k *checker) scan() {
 	case w.now-k.overSince > 5*time.Minute: // as long as the longest session, which is not cut short
 		k.violate("C1", "%d tasks run for %s, the maximum is %d", running, w.now-k.overSince, w.policy.Pool.Max)
 	}
+	k.lingering()
 	if !w.storm.calm() || w.now < w.storm.until[w.storm.period]-3*time.Minute {
 		k.freeSince = 0
 		return

@@ -108,7 +108,7 @@ func (p *process) registerLater(d time.Duration) {
 			return
 		}
 		if p.hung() {
-			p.registerLater(p.hungUntil - p.w.now)
+			p.registerLater(min(p.hungUntil-p.w.now, time.Second)) // it may wake up earlier
 			return
 		}
 		r := p.w.anyReplica()

@@ -89,6 +89,29 @@ func SelfTest() []string {
 			s, _ := w.store.Bind(background, by, state.Binding{Session: "s", Container: "c", BootID: "b"})
 			w.check.bound(s)
 		}},
+		{"I2", "a session is ended as one that nobody holds, and is held", func(w *World) {
+			t := w.busyTask()
+			before := &state.Session{ID: "s", Phase: state.Ready, Container: t.ContainerID, BootID: t.process.boot}
+			w.check.confirmed(before, &state.Session{ID: "s", Phase: state.Ended}, state.Authority{Epoch: 1})
+		}},
+		{"I16", "a session is given up before it has waited", func(w *World) {
+			w.check.failed(&state.Session{ID: "s", Phase: state.Pending, SeenAt: w.clock().Add(-time.Minute), Waited: time.Hour})
+		}},
+		{"C7", "a session outlives its deadline", func(w *World) {
+			late := &state.Session{ID: "s", Phase: state.Ready, Deadline: w.clock()}
+			for range 3 {
+				w.now += 40 * time.Second
+				w.check.sessionGoesOn(late, nil)
+			}
+		}},
+		{"C2", "a task runs on behind the point of no return", func(w *World) {
+			t := w.busyTask()
+			w.ecs.tasks[t.ARN] = t
+			for range 3 {
+				w.now += 70 * time.Second
+				w.check.containerGoesOn(&state.Container{ID: t.ContainerID, Phase: state.Stopping})
+			}
+		}},
 		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
 	} {
 		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})

@@ -227,7 +227,7 @@ func (v *storeView) MarkGone(ctx context.Context, by state.Authority, id, bootID
 }
 
 func (v *storeView) CreateLaunch(ctx context.Context, by state.Authority, l state.Launch) (*state.Launch, error) {
-	return asked(ctx, v, stepIntent, by, func() (*state.Launch, error) { return v.Memory.CreateLaunch(ctx, by, l) }, nil)
+	return asked(ctx, v, stepIntent, by, func() (*state.Launch, error) { return v.Memory.CreateLaunch(ctx, by, l) }, func(*state.Launch) { v.r.w.check.intended() })
 }
 
 func (v *storeView) UpdateLaunch(ctx context.Context, by state.Authority, id string, u state.LaunchUpdate) (*state.Launch, error) {
