@@ -257,6 +257,9 @@ func (k *checker) stopped(t *task) {
 		}
 		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)
 	}
+	if err == nil {
+		k.settledBeforeStop(c)
+	}
 }
 
 // gone sees that a container is held for lost.

@@ -405,6 +405,9 @@ func (s *storm) container(p *process, f Fault) bool {
 	case containerCrashes:
 		w.ecs.over(p.task, "EssentialContainerExited", "exit 1")
 	case containerHangs:
+		if !p.hung() {
+			p.hungSince = w.now
+		}
 		p.hungUntil = w.now + f.span(5*time.Second, 4*time.Minute)
 		w.check.hangs()
 	case containerReturns:

@@ -17,6 +17,7 @@ type process struct {
 	bad   badStart
 
 	alive     bool
+	hungSince time.Duration
 	hungUntil time.Duration
 	lies      bool // acknowledges what it was never told, and counts wrongly
 	draining  bool

@@ -30,6 +30,7 @@ type replica struct {
 	feed     *state.Feed
 	running  map[*proc]struct{}
 	links    map[string]*link
+	witness  witness
 	seeing   bool
 	reading  bool
 	rounding bool
@@ -58,7 +59,7 @@ func (r *replica) start() {
 	store := &storeView{w.store, r}
 	r.mirror = state.NewMirror(store, state.MirrorOptions{Now: now})
 	r.stepper = controller.NewStepper(controller.Config{
-		Replica: fmt.Sprintf("%s-%d", r.id, life), Store: store, Mirror: r.mirror, Fleet: &fleetView{r},
+		Replica: r.name(), ReplicaGone: w.gone, Store: store, Mirror: r.mirror, Fleet: &fleetView{r},
 		Policy: w.policy, NewID: func() string { return w.newID("c") },
 	}, controller.Driver{
 		Now:    now,
@@ -72,6 +73,7 @@ func (r *replica) start() {
 	r.refreshLater(life, 0)
 	w.after(time.Millisecond, func() { r.bid(life) })
 	r.tickLater(life)
+	r.witnessLater(life)
 }
 
 // spawn runs a job in that life, unless it is over.

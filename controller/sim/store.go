@@ -219,6 +219,13 @@ func (v *storeView) BeginStop(ctx context.Context, by state.Authority, id, bootI
 	})
 }
 
+func (v *storeView) GiveUp(ctx context.Context, by state.Authority, g state.GivingUp) (*state.Container, error) {
+	return asked(ctx, v, stepBeginStop, by, func() (*state.Container, error) { return v.Memory.GiveUp(ctx, by, g) }, func(c *state.Container) {
+		v.container(c)
+		v.r.w.check.givenUp(c)
+	})
+}
+
 func (v *storeView) MarkGone(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {
 	return asked(ctx, v, stepMarkGone, by, func() (*state.Container, error) { return v.Memory.MarkGone(ctx, by, id, bootID) }, func(c *state.Container) {
 		v.container(c)

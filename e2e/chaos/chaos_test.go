@@ -48,3 +48,27 @@ func TestTooLittleTrafficFails(t *testing.T) {
 		t.Error("a session that is lost passes")
 	}
 }
+
+// Tasks beyond what there were sessions for must not pass for those of visitors.
+func TestTasksWithoutSessionsFail(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	presences := []presence{{from: at(0)}, {at(1), at(5)}, {at(5), at(9)}, {at(6), at(7)}, {at(1), at(2)}}
+	for since, want := range map[int]int{0: 3, 3: 3, 8: 2, 10: 1} {
+		if got := peak(presences, at(since)); got != want {
+			t.Errorf("since %d s there were %d at once, want %d", since, got, want)
+		}
+	}
+	most := minContainers * slots
+	for _, test := range []struct {
+		started, expects, peak int
+		ok                     bool
+	}{
+		{1, 1, 0, true}, {2, 1, 0, false}, {0, 1, 0, false}, {0, 0, most, true}, {1, 0, most, false}, {1, 0, most + 1, true},
+		{2, 0, most + slots, false}, {2, 0, most + slots + 1, true}, {2, 1, most + 1, true},
+	} {
+		x := row{started: test.started, expects: test.expects, peak: test.peak}
+		if err := x.countTasks(); (err == nil) != test.ok {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}

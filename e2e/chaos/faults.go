@@ -38,8 +38,8 @@ type fault struct {
 	where  string // "single", "cluster"; empty: both
 	times  func(setting) int
 	starts int // tasks that each time starts, all told
-	// demand says that visitors leave sessions behind that they could not release meanwhile: a
-	// container may be started for those, besides.
+	// demand says that visitors leave sessions behind, whose creation or release they have asked
+	// for in vain: as many containers may be started, besides, as there were sessions for.
 	demand bool
 	do     func(ctx context.Context, r *round) error
 }
@@ -173,7 +173,14 @@ func (r *round) play(ctx context.Context, f fault, n int) error {
 		return err
 	}
 	r.row.started = has - had
-	return errors.Join(r.judge(before, time.Since(begun)), r.countTasks(f.demand))
+	if f.demand {
+		all, err := r.presences(ctx)
+		if err != nil {
+			return err
+		}
+		r.row.peak = peak(all, begun)
+	}
+	return errors.Join(r.judge(before, time.Since(begun)), r.row.countTasks())
 }
 
 func (r *round) explain(err error) error {
@@ -184,9 +191,12 @@ func (r *round) explain(err error) error {
 	return err
 }
 
-func (r *round) countTasks(demand bool) error {
-	if r.row.started < r.row.expects || r.row.started > r.row.expects && !demand {
-		return fmt.Errorf("%d tasks were started for %d that were wanted", r.row.started, r.row.expects)
+// countTasks is nil when as many tasks were started as were wanted, and as sessions there were
+// for.
+func (x *row) countTasks() error {
+	if x.started < x.expects || x.started > x.expects+extra(x.peak) {
+		return fmt.Errorf("%d tasks were started for %d that were wanted; there were %d sessions at once, which justifies %d more",
+			x.started, x.expects, x.peak, extra(x.peak))
 	}
 	return nil
 }

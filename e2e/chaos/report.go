@@ -19,6 +19,7 @@ type row struct {
 	promise          string          // of that
 	err              error
 	started, expects int // tasks
+	peak             int // sessions at once, where visitors leave some behind
 }
 
 // report prints as it goes, and sums up.
@@ -53,7 +54,11 @@ func (r *report) add(x row) {
 	if len(x.took) > 0 {
 		measured = fmt.Sprintf("%s: %s", x.promise, spread(x.took))
 	}
-	_, _ = fmt.Fprintf(r.out, "| %s%s | %s | %d (%d) | %d | %d | %d | %s | %s |\n", x.fault, x.times, measured, x.started, x.expects, x.answers, x.visits, x.cuts, lost, verdict)
+	wanted := fmt.Sprint(x.expects)
+	if x.peak > 0 {
+		wanted = fmt.Sprintf("%d to %d, for %d sessions", x.expects, x.expects+extra(x.peak), x.peak)
+	}
+	_, _ = fmt.Fprintf(r.out, "| %s%s | %s | %d (%s) | %d | %d | %d | %s | %s |\n", x.fault, x.times, measured, x.started, wanted, x.answers, x.visits, x.cuts, lost, verdict)
 	if x.err != nil {
 		_, _ = fmt.Fprintf(r.out, "\n%s: %v\n\n", x.fault, x.err)
 	}
