@@ -5,6 +5,7 @@ const (
 	capacityGo   = "controller/plan/capacity.go"
 	containersGo = "controller/plan/containers.go"
 	sessionsGo   = "controller/plan/sessions.go"
+	hungGo       = "controller/plan/hung.go"
 	viewGo       = "controller/plan/view.go"
 	leaseGo      = "controller/lease.go"
 	callsGo      = "controller/calls.go"
@@ -23,6 +24,8 @@ var mutants = []mutant{
 	{name: "plan: silent containers are bound to", edits: []edit{{viewGo, "c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) &&", "c.Phase == state.ContainerReady &&"}}},
 	{name: "plan: a task that is to stop is over", edits: []edit{{viewGo, "if !t.Stopped() {", `if !t.Stopped() && t.DesiredStatus != "STOPPED" {`}}},
 	{name: "plan: a task that one listing lacks is over", edits: []edit{{viewGo, "if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {", "if absent {"}}},
+	{name: "plan: a container is given up on nobody's word", edits: []edit{{hungGo, "return m.unheard(c)", `return ""`}}},
+	{name: "plan: a silent fleet is given up at once", edits: []edit{{hungGo, "max(1, m.expected/hungShare) - lately", "max(1, m.expected) - 0*lately"}}},
 	{name: "plan: a container without a known task stays for ever", edits: []edit{{viewGo, "return m.neverKnown(c)", `return "", false`}}},
 	{name: "plan: a missing document is a wish to end", edits: []edit{{sessionsGo, "if m.Unseen[s.ID] > m.RestoreWithin {", "if m.Unseen[s.ID] >= 0 {"}}},
 	{name: "plan: a session ends a minute before its deadline", edits: []edit{{sessionsGo, "s.Deadline.IsZero() || m.Now.Before(s.Deadline) {", "s.Deadline.IsZero() || m.Now.Add(time.Minute).Before(s.Deadline) {"}}},
