@@ -36,7 +36,8 @@ func earlier(t *testing.T) (binary, commit string) {
 		if asked {
 			t.Fatalf("%s is no commit here: %s", commit, out)
 		}
-		t.Skipf("the history that has %s is not here (a shallow clone, or no git): `git fetch --unshallow --tags` brings it", commit)
+		t.Skipf("NOT TESTED: whether replicas of the version before get along with this one. The history that has %s is not here "+
+			"(a shallow clone, or no git): run `git fetch --unshallow --tags`, then `make mixed`", commit)
 	}
 	source := filepath.Join(t.TempDir(), "source")
 	if out, err := git("worktree", "add", "--quiet", "--detach", source, commit); err != nil {
@@ -143,13 +144,16 @@ func TestMixedVersions(t *testing.T) {
 
 	// And back: the old version takes over what the new one has written.
 	back := run(old, "back", ports[0])
+	between := through(back).create(t, nil) // the new version leads, the old one follows
+	connect(back, between).leave(t)
+	connect(after, between).leave(t)
 	stop(after)
 	s.url, s.alice.url = back.url(), back.url()
 	driver = connect(back, first)
 	marked(driver, "made-before")
 	fourth := through(back).create(t, nil)
 	connect(back, fourth).leave(t)
-	for _, one := range []session{first, second, third, fourth} {
+	for _, one := range []session{first, second, third, between, fourth} {
 		s.alice.release(t, one.ID)
 		s.alice.awaitEnd(t, time.Minute, one.ID, "released")
 	}
