@@ -1,46 +1,50 @@
-// Command mutants plants small bugs, one at a time, and sees whether the simulation finds them:
-// see make mutants. Without -record it lives only through the seed that is recorded for each.
+// Command mutants plants small bugs, one at a time, and sees whether the net that is to catch it
+// does: see make mutants. Without -record it lives only through the seed that is recorded for
+// each, and looks for another if that one does not show the bug any more.
 package main
 
 import (
-	"bufio"
-	"encoding/json"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
-const (
-	module   = "github.com/wallcrawler/wallcrawler"
-	recorded = "controller/sim/mutants/seeds.txt"
-)
+//go:generate sh -c "cd ../../.. && go run ./controller/sim/mutants -table"
 
-// edit is one place of a bug: text that stands exactly once in a file, and what becomes of it.
-type edit struct{ file, was, is string }
-
-// mutant is a bug.
-type mutant struct {
-	name  string
-	edits []edit
-	// checker says that the bug is in the checker itself: worlds that are bad by hand show it.
-	checker bool
+// options are what the command line says.
+type options struct {
+	record bool
+	only   string
+	worlds int
+	beside int
 }
 
 func main() {
-	record := flag.Bool("record", false, "look for a seed for each, and write them down")
-	only := flag.String("only", "", "only mutants whose name contains this")
-	worlds := flag.Int("worlds", 400, "worlds at most, with -record")
+	var o options
+	flag.BoolVar(&o.record, "record", false, "write down which seed shows each, in "+recorded+" and "+page)
+	flag.StringVar(&o.only, "only", "", "only mutants whose name contains this")
+	flag.IntVar(&o.worlds, "worlds", 0, "worlds to look through at most, should the recorded seed not show the bug; 0: 400 with -record, else 60")
+	flag.IntVar(&o.beside, "beside", 2, "mutants to try at once")
+	table := flag.Bool("table", false, "only write the table in "+page+" anew")
 	flag.Parse()
+	if o.worlds == 0 {
+		o.worlds = 60
+		if o.record {
+			o.worlds = 400
+		}
+	}
 	seeds, err := readSeeds()
-	if err == nil {
-		err = run(*record, *only, *worlds, seeds)
+	switch {
+	case err != nil:
+	case *table:
+		err = writeTable(seeds)
+	default:
+		err = run(o, seeds)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,149 +52,80 @@ func main() {
 	}
 }
 
-func run(record bool, only string, worlds int, seeds map[string]string) error {
+// caught is how a bug came to light.
+type caught struct {
+	by    sighting // of a simulated bug
+	how   string
+	again bool // at another seed than the recorded one
+}
+
+func run(o options, seeds map[string]sighting) error {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	var (
-		mu             sync.Mutex
-		wg             sync.WaitGroup
-		passed, failed int
-		slots          = make(chan struct{}, 2)
-	)
-	for i, m := range mutants {
-		if !strings.Contains(m.name, only) {
-			continue
-		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			begin := time.Now()
-			how, seed, missed := try(filepath.Join(dir, fmt.Sprint(i)), m, record, worlds, seeds[m.name])
-			mu.Lock()
-			defer mu.Unlock()
-			if missed != nil {
-				failed++
-				fmt.Fprintf(os.Stdout, "SURVIVED  %-60s %v\n", m.name, missed)
-				return
-			}
-			passed++
-			seeds[m.name] = seed
-			if record {
-				err = writeSeeds(seeds)
-			}
-			fmt.Fprintf(os.Stdout, "caught    %-60s seed %-5s %s (%s)\n", m.name, seed, how, time.Since(begin).Round(100*time.Millisecond))
-		})
-	}
-	wg.Wait()
+	lab, err := newLab(dir)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "\n%d passed, %d failed\n", passed, failed)
+	var (
+		mu                    sync.Mutex // guards what follows, seeds and the output
+		wg                    sync.WaitGroup
+		passed, failed, moved int
+		slots                 = make(chan struct{}, max(1, o.beside))
+		say                   = func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+		begin                 = time.Now()
+		tell                  func(m mutant, c caught, took time.Duration, missed error)
+	)
+	tell = func(m mutant, c caught, took time.Duration, missed error) {
+		if missed != nil {
+			failed++
+			say("SURVIVED  %-62s %v", m.name, missed)
+			return
+		}
+		passed++
+		seeds[m.name] = c.by
+		how := c.how
+		if c.again {
+			moved++
+			how = fmt.Sprintf("at another seed, %s, record again: %s", c.by.seed, how)
+		}
+		say("caught    %-62s %s (%s)", m.name, how, took.Round(100*time.Millisecond))
+	}
+	for i, m := range mutants {
+		if !strings.Contains(m.name, o.only) {
+			continue
+		}
+		slots <- struct{}{}
+		mu.Lock()
+		known := seeds[m.name]
+		mu.Unlock()
+		wg.Go(func() {
+			defer func() { <-slots }()
+			begin := time.Now()
+			c, missed := lab.try(filepath.Join(dir, fmt.Sprint(i)), m, o, known)
+			mu.Lock()
+			defer mu.Unlock()
+			tell(m, c, time.Since(begin), missed)
+			if o.record {
+				err = cmp.Or(err, writeSeeds(seeds))
+			}
+		})
+	}
+	wg.Wait()
+	if o.record {
+		err = cmp.Or(err, writeTable(seeds))
+	}
+	if err != nil {
+		return err
+	}
+	if moved > 0 && !o.record {
+		say("\n%d were caught at another seed than the recorded one: make mutants", moved)
+	}
+	say("\n%d passed, %d failed in %s", passed, failed, time.Since(begin).Round(time.Second))
 	if failed > 0 {
 		return fmt.Errorf("%d planted bugs were not found", failed)
 	}
 	return nil
-}
-
-var found = regexp.MustCompile(`^seed (\d+): (.*)`)
-
-// try builds the simulation with one bug in it and runs it. It tells which seed showed the bug,
-// and how.
-func try(dir string, m mutant, record bool, worlds int, seed string) (how, by string, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", "", err
-	}
-	overlay := map[string]map[string]string{"Replace": {}}
-	texts := map[string]string{}
-	for _, e := range m.edits {
-		if texts[e.file] == "" {
-			text, err := os.ReadFile(e.file)
-			if err != nil {
-				return "", "", err
-			}
-			texts[e.file] = string(text)
-		}
-		if n := strings.Count(texts[e.file], e.was); n != 1 {
-			return "", "", fmt.Errorf("%s has %d times what is to be changed, write the mutant anew: %q", e.file, n, e.was)
-		}
-		texts[e.file] = strings.Replace(texts[e.file], e.was, e.is, 1)
-	}
-	for file, text := range texts {
-		changed := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
-			return "", "", err
-		}
-		path, err := filepath.Abs(file)
-		if err != nil {
-			return "", "", err
-		}
-		overlay["Replace"][path] = changed
-	}
-	text, err := json.Marshal(overlay)
-	if err != nil {
-		return "", "", err
-	}
-	list, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulate")
-	if err := os.WriteFile(list, text, 0o600); err != nil {
-		return "", "", err
-	}
-	build := exec.Command("go", "build", "-overlay", list, "-o", binary, module+"/controller/sim/simulate")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", "", fmt.Errorf("it does not build: %s", out)
-	}
-	args := []string{"-quick", "-seed", seed, "-worlds", "1"}
-	switch {
-	case m.checker:
-		args = []string{"-selftest"}
-	case record:
-		args = []string{"-quick", "-seed", "1", "-worlds", fmt.Sprint(worlds)}
-	case seed == "":
-		return "", "", fmt.Errorf("no seed is recorded for it: make mutants")
-	}
-	out, err := exec.Command(binary, args...).CombinedOutput()
-	first, _, _ := strings.Cut(string(out), "\n")
-	if err == nil {
-		return "", "", fmt.Errorf("no objection by %s", strings.Join(args, " "))
-	}
-	if m.checker {
-		return first, "self", nil
-	}
-	match := found.FindStringSubmatch(first)
-	if match == nil {
-		return "", "", fmt.Errorf("it did not run: %s", first)
-	}
-	return match[2], match[1], nil
-}
-
-// readSeeds reads which seed shows which bug.
-func readSeeds() (map[string]string, error) {
-	seeds := map[string]string{}
-	file, err := os.Open(recorded)
-	if os.IsNotExist(err) {
-		return seeds, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if seed, name, ok := strings.Cut(lines.Text(), "\t"); ok {
-			seeds[name] = seed
-		}
-	}
-	return seeds, lines.Err()
-}
-
-func writeSeeds(seeds map[string]string) error {
-	var lines []string
-	for _, m := range mutants {
-		if seed := seeds[m.name]; seed != "" {
-			lines = append(lines, seed+"\t"+m.name+"\n")
-		}
-	}
-	return os.WriteFile(recorded, []byte(strings.Join(slices.Compact(lines), "")), 0o644)
 }

@@ -16,7 +16,18 @@ const (
 	memContainer = "state/memory_containers.go"
 	mirrorGo     = "state/mirror.go"
 	checkerGo    = "controller/sim/checker.go"
+	livenessGo   = "controller/sim/liveness.go"
 )
+
+// The nets beside the simulation.
+var (
+	selfTest = net{"controller/sim", "TestTheCheckerObjectsToWorldsThatAreBad"}
+	onMemory = net{"state", "TestMemory"}
+	onRedis  = net{"state/redisstore", "TestOnRedis"}
+	planning = net{"controller/plan", "TestMake"}
+)
+
+const lua = "state/redisstore/lua/"
 
 // mutants are the planted bugs. A rule that plan and the store both keep needs an edit of each.
 var mutants = []mutant{
@@ -31,8 +42,8 @@ var mutants = []mutant{
 	{name: "plan: a session ends a minute before its deadline", edits: []edit{{sessionsGo, "s.Deadline.IsZero() || m.Now.Before(s.Deadline) {", "s.Deadline.IsZero() || m.Now.Add(time.Minute).Before(s.Deadline) {"}}},
 	{name: "plan: deadlines pass unseen", edits: []edit{{sessionsGo, "m.end(s, state.DeadlinePassed, \"\")\n\treturn true", "return false"}}},
 	{name: "plan: a final wish is not heard", edits: []edit{{sessionsGo, "case s.Live() && d.Spec.Final():", "case false:"}}},
-	{name: "plan: sessions of a former life are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone {", "!ok || c.Phase == state.Gone {"}}},
-	{name: "plan: sessions of a lost container are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone {", "ok && c.BootID != s.BootID {"}}},
+	{name: "plan: sessions of a former life are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone ||", "!ok || c.Phase == state.Gone ||"}}},
+	{name: "plan: sessions of a lost container are left alone", edits: []edit{{sessionsGo, "!ok || c.BootID != s.BootID || c.Phase == state.Gone || c.GivenUp() {", "ok && c.BootID != s.BootID {"}}},
 	{name: "plan: one attempt is enough", edits: []edit{{sessionsGo, "if s.Attempts >= m.MaxAttempts {", "if s.Attempts >= 1 {"}}},
 	{name: "plan: a minute of waiting is enough", edits: []edit{{sessionsGo, "s.Waited > m.WaitLimit {", "s.Waited > m.WaitLimit/5 {"}}},
 	{name: "plan: ready is not shown", edits: []edit{{sessionsGo, `d.Spec.Status != string(state.Ready) {
@@ -51,6 +62,11 @@ var mutants = []mutant{
 	{name: "plan: who cannot be reached is kept", edits: []edit{{containersGo, "case c.Phase == state.PendingVerification && m.past(c.RegisteredAt, m.StartDeadline):", "case false:"}}},
 	{name: "plan: drained containers are kept", edits: []edit{{containersGo, "if c.Phase != state.Draining || c.DrainAck", "if c.Phase == state.Draining || c.DrainAck"}}},
 
+	{name: "plan: who has failed a session is tried again", by: planning, edits: []edit{{bindGo, "return !s.Excludes(c.ID) && (", "return ("}}},
+	{name: "plan: half a fleet that is silent hides nothing", by: planning, edits: []edit{{viewGo, "if expected >= 4 && heard*2 < expected {", "if expected >= 4 && heard < 0 {"}}},
+	{name: "plan: an old listing of ECS is as good as a new one", by: planning, edits: []edit{{viewGo, "case m.past(m.TasksAt, m.MaxTasksAge):", "case false:"}}},
+	{name: "plan: a paused pool launches", by: planning, edits: []edit{{"controller/plan/launches.go", "case m.Pool.Paused:\n", "case false:\n"}}},
+
 	// the lease and the executor
 	{name: "lease: the leader does not look at its clock", edits: []edit{{leaseGo, "if l.leading && !l.now().Before(l.until) {", "if false {"}}},
 	{name: "lease: it lasts from the answer", edits: []edit{{leaseGo, "l.until = sent.Add(ttl - leaseMargin)", "l.until = l.now().Add(ttl)"}}},
@@ -67,8 +83,9 @@ var mutants = []mutant{
 		{memSessions, "if c.Free() == 0 {", "if c.Free() < 0 {"},
 		{bindGo, "if m.bindable(c) && c.Free() > 0 {", "if m.bindable(c) {"},
 		{bindGo, "&candidate{Container: c, free: c.Free(), tenant", "&candidate{Container: c, free: c.Free() + 1, tenant"}}},
-	{name: "store: an end frees no slot", edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
+	{name: "store: an end frees no slot", by: onMemory, edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
 	{name: "store: a released slot stays", edits: []edit{{memSessions, "m.freeSlot(c, id, m.stamp())", "_ = m.stamp()"}}},
+	{name: "store: what was refused ends for ever", edits: []edit{{memSessions, "if s.Phase != Pending && s.Refused == \"\" && !e.Confirmed {", "if s.Phase != Pending && !e.Confirmed {"}}},
 	{name: "store: an ended id is admitted again", edits: []edit{{memSessions, "if s, ok := m.sessions[a.ID]; ok {", "if s, ok := m.sessions[a.ID]; ok && s.Phase != Ended {"}}},
 	{name: "store: registering again is another life", edits: []edit{{memContainer, "if c.BootID != r.BootID {", "if c.BootID != \"\" {"}}},
 	{name: "store: who is stopping may register", edits: []edit{{memContainer, "} else if old.Phase == Stopping || old.Phase == Gone {", "} else if old.Phase == Gone && r.BootID == \"\" {"}}},
@@ -77,11 +94,31 @@ var mutants = []mutant{
 	{name: "mirror: hints are not read", edits: []edit{
 		{mirrorGo, "if known = m.sessions.has(h.ID, h.Rev); !known {", "if known = true; !known {"},
 		{mirrorGo, "sessions := m.sessions.stale(index.Sessions)", "sessions := m.sessions.stale(nil)"}}},
-	{name: "mirror: a slow answer sets the clock ahead", edits: []edit{{mirrorGo, "m.storeTime, m.readAt = earliest, after", "m.storeTime, m.readAt = latest, after"}}},
+	{name: "mirror: a slow answer sets the clock ahead", edits: []edit{
+		{mirrorGo, "} else if m.storeTime.After(latest) {", "} else {"},
+		{mirrorGo, "if after.Sub(before) > slowRead {", "if false {"}}},
+
+	{name: "mirror: hints say nothing of sessions", edits: []edit{{mirrorGo, "if known = m.sessions.has(h.ID, h.Rev); !known {", "if known = true; !known {"}}},
+
+	// the scripts: the simulation runs over the store in memory, which the same suite holds to the same
+	{name: "scripts: a full container is bound to", by: onRedis, edits: []edit{{lua + "bind.lua", "if redis.call('SCARD', SLOTS) >= tonumber(c[3]) then", "if redis.call('SCARD', SLOTS) > tonumber(c[3]) then"}}},
+	{name: "scripts: another life is bound to", by: onRedis, edits: []edit{{lua + "bind.lua", "if c[1] ~= 'ready' or c[2] ~= ARGV[7] then", "if c[1] ~= 'ready' then"}}},
+	{name: "scripts: any epoch will do", by: onRedis, edits: []edit{{lua + "prelude.lua", "ARGV[2] ~= '0' and ARGV[2] == epoch then", "ARGV[2] ~= '0' then"}}},
+	{name: "scripts: any owner will do", by: onRedis, edits: []edit{{lua + "prelude.lua", "if ownerSeq and ownerSeq == ARGV[4] then", "if ownerSeq then"}}},
+	{name: "scripts: a busy container passes the point of no return", by: onRedis, edits: []edit{{lua + "begin_stop.lua", "if used > 0 then", "if used > 10 then"}}},
+	{name: "scripts: an order that was never given is acknowledged", by: onRedis, edits: []edit{{lua + "report.lua", "if ack > tonumber(c[3] or '0') or ack < given then ack = given end", "if ack < given then ack = given end"}}},
+	{name: "scripts: an ended id is admitted again", by: onRedis, edits: []edit{{lua + "admit.lua", "if phase then\n", "if phase and phase ~= 'ended' then\n"}}},
+	{name: "scripts: an end frees no slot", by: onRedis, edits: []edit{{lua + "end.lua", "if s.phase ~= 'pending' then freeSlot(sessionID) end", ""}}},
+	{name: "scripts: what was refused ends for ever", by: onRedis, edits: []edit{{lua + "end.lua", "and s.refused == '' and not confirmed", "and not confirmed"}}},
+	{name: "scripts: unbinding frees the slot", by: onRedis, edits: []edit{{lua + "unbind.lua", "if s.refused ~= '' or redis.call('HGET', CONTAINER, 'phase') == 'gone' then", "do"}}},
+	{name: "scripts: whoever asks leads", by: onRedis, edits: []edit{{lua + "lease_acquire.lua", "if holder and holder ~= ARGV[1] then", "if not holder then"}}},
+	{name: "scripts: a document is written over whatever it says", by: onRedis, edits: []edit{{lua + "document_swap.lua", "if type(value) == 'table' or value ~= ARGV[1] then", "if type(value) == 'table' then"}}},
 
 	// the checker
-	{name: "checker: a busy task may be stopped", checker: true, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
-	{name: "checker: one session too many is no matter", checker: true, edits: []edit{{checkerGo, "if c.Used() > c.MaxSessions {", "if c.Used() > c.MaxSessions+1 {"}}},
-	{name: "checker: an old epoch is no matter", checker: true, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
-	{name: "checker: sessions may be lost for no reason", checker: true, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
+	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
+	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if c.Used() > c.MaxSessions {", "if c.Used() > c.MaxSessions+1 {"}}},
+	{name: "checker: an old epoch is no matter", by: selfTest, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
+	{name: "checker: sessions may be lost for no reason", by: selfTest, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
+	{name: "checker: what is held may be ended as confirmed", by: selfTest, edits: []edit{{livenessGo, "b != nil && b.goneAt == 0 {", "b != nil && b.goneAt != 0 {"}}},
+	{name: "checker: nothing lasts", by: selfTest, edits: []edit{{livenessGo, "return k.w.now - k.since[what]", "return 0"}}},
 }
