@@ -64,7 +64,7 @@ func TestTasksWithoutSessionsFail(t *testing.T) {
 		ok                     bool
 	}{
 		{1, 1, 0, true}, {2, 1, 0, false}, {0, 1, 0, false}, {0, 0, most, true}, {1, 0, most, false}, {1, 0, most + 1, true},
-		{2, 0, most + slots, false}, {2, 0, most + slots + 1, true}, {2, 1, most + 1, true},
+		{3, 0, most + slots, false}, {3, 0, most + slots + 1, true}, {2, 1, most + 1, true},
 	} {
 		x := row{started: test.started, expects: test.expects, peak: test.peak}
 		if err := x.countTasks(); (err == nil) != test.ok {

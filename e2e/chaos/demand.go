@@ -69,5 +69,7 @@ func peak(presences []presence, since time.Time) int {
 	return most
 }
 
-// extra is how many containers that many sessions need beyond those that are there anyway.
-func extra(sessions int) int { return max(0, (sessions+slots-1)/slots-minContainers) }
+// extra is how many containers may be started for that many sessions beyond those that are there
+// anyway: none if they fit in, else what they need, and as many once more. A container that was
+// started for one wave is idle soon, drained after 3 s, and missed by the next wave.
+func extra(sessions int) int { return 2 * max(0, (sessions+slots-1)/slots-minContainers) }
