@@ -59,10 +59,14 @@ func limits() (files int, memory int64) {
 // listen opens a listener whose connections are tuned by inheritance, and not by Go's own
 // settings for each.
 func listen(ctx context.Context, address string, keep tunnel.KeeperConfig) (net.Listener, error) {
-	l, err := (&net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
+	cfg := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
 		tunnel.TuneListener(raw, keep.Stall)
 		return nil
-	}}).Listen(ctx, "tcp", address)
+	}}
+	// Go's listeners speak Multipath TCP where the kernel does. Connections accepted from those
+	// cost more and inherit none of the settings; no load balancer has a use for it.
+	cfg.SetMultipathTCP(false)
+	l, err := cfg.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
