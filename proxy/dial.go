@@ -12,44 +12,66 @@ import (
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
 
+// receiveBuffer bounds what the kernel takes from a container for a client that does not keep
+// up: without it that grows to many megabytes. The kernel doubles it for its own needs.
+const receiveBuffer = 1 << 20
+
 // NewDialer returns a DialFunc that reaches containers only: addresses within allowed, or any
 // unicast address but loopback and link-local ones if allowed is empty. What is judged is the
-// address that the socket is about to be connected to, after every look-up.
+// address that the socket is connected to, after every look-up; the usual one, an address
+// already, is looked up nowhere. A dial ends after dialTimeout, or at its context's deadline,
+// and goes on until then, whoever has lost interest in it.
 func NewDialer(allowed []netip.Prefix) tunnel.DialFunc {
-	d := &net.Dialer{
-		KeepAlive: -1, // a tunnel sets its own
-		Control: func(_, address string, raw syscall.RawConn) error {
-			to, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fmt.Errorf("refusing to dial: %w", err)
-			}
-			if !mayDial(to.Addr(), allowed) {
-				return fmt.Errorf("refusing to dial %s: it is no address of a container", to)
-			}
-			limitReceive(raw)
-			return nil
-		},
-	}
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, addr string) (net.Conn, error) {
 		until := time.Now().Add(dialTimeout)
 		if at, ok := ctx.Deadline(); ok && at.Before(until) {
 			until = at
 		}
-		return d.DialContext(deadlineOnly{ctx, until}, network, addr)
+		all, err := lookUp(ctx, addr, until)
+		if err != nil {
+			return nil, err
+		}
+		var failed error
+		for _, to := range all {
+			if !mayDial(to.Addr(), allowed) {
+				failed = errors.Join(failed, fmt.Errorf("refusing to dial %s: it is no address of a container", to))
+				continue
+			}
+			conn, err := tunnel.Connect(ctx, to, receiveBuffer, until)
+			if err == nil {
+				return conn, nil
+			}
+			failed = errors.Join(failed, err)
+		}
+		return nil, failed
 	}
 }
 
-// deadlineOnly is a context that ends by its deadline and in no other way: the dialler then
-// needs no goroutine that waits for the end. A dial goes on for dialTimeout at most, whoever
-// has lost interest in it.
-type deadlineOnly struct {
-	context.Context //nolint:containedctx // it is one
-	until           time.Time
+// lookUp gives the addresses that a host and port stand for: at least one, unless that fails.
+func lookUp(ctx context.Context, addr string, until time.Time) ([]netip.AddrPort, error) {
+	if to, err := netip.ParseAddrPort(addr); err == nil {
+		return []netip.AddrPort{to}, nil
+	}
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("refusing to dial: %w", err)
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s: %w", addr, err)
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s: %w", addr, err)
+	}
+	all := make([]netip.AddrPort, len(found))
+	for i, ip := range found {
+		all[i] = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+	}
+	return all, nil
 }
-
-func (c deadlineOnly) Deadline() (time.Time, bool) { return c.until, true }
-func (c deadlineOnly) Done() <-chan struct{}       { return nil }
-func (c deadlineOnly) Err() error                  { return nil }
 
 // mayDial tells whether a container may be there.
 func mayDial(addr netip.Addr, allowed []netip.Prefix) bool {

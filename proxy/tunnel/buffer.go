@@ -31,11 +31,12 @@ func release(buf *buffer) {
 
 // rawConn is the connection below conn, if the kernel alone stands between us and its bytes.
 func rawConn(conn net.Conn) syscall.RawConn {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	switch conn.(type) {
+	case *net.TCPConn, *Socket:
+	default:
 		return nil
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return nil
 	}

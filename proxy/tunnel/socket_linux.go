@@ -96,10 +96,7 @@ func TuneListener(raw syscall.RawConn, stall time.Duration) {
 
 func tuneRaw(raw syscall.RawConn, side Side, userTimeout time.Duration) {
 	_ = raw.Control(func(fd uintptr) {
-		set := func(level, name, value int) {
-			v := int32(value)
-			_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
-		}
+		set := func(level, name, value int) { setOption(fd, level, name, value) }
 		wanted := int32(userTimeout / time.Millisecond)
 		if side == Client {
 			var has, size int32 = 0, 4

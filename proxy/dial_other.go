@@ -1,8 +1,0 @@
-//go:build !linux
-
-package proxy
-
-import "syscall"
-
-// limitReceive is Linux's.
-func limitReceive(syscall.RawConn) {}
