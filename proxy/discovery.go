@@ -57,6 +57,8 @@ func (r *Relay) serveDiscovery(w http.ResponseWriter, req *http.Request, access 
 	}
 	var answer []byte
 	err := r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
 		body, err := r.ask(ctx, s, c, what, limit)
 		if err != nil {
 			return err

@@ -83,6 +83,9 @@ func (r *Relay) isDraining() bool { return r.life.Err() != nil }
 // untilDrain derives a context that also ends when the drain begins. Its cancel must
 // be called.
 func (r *Relay) untilDrain(parent context.Context) (context.Context, context.CancelFunc) {
+	if parent.Done() == nil {
+		return r.life, func() {} // all that the parent would add is values, which nobody asks for
+	}
 	ctx, end := context.WithCancel(parent)
 	stop := context.AfterFunc(r.life, end)
 	return ctx, func() {

@@ -196,6 +196,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 	var backend tunnel.Peer
 	var container string
 	err = r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
+		ctx = tunnel.Until(ctx, time.Now().Add(dialTimeout))
 		return r.withSecrets(s, c, func(header http.Header) (err error) {
 			backend, err = tunnel.Dial(ctx, r.cfg.Dial, c.Addr, path, header)
 			container = c.ID

@@ -12,7 +12,7 @@ import (
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
-// attempt is one try to reach a session in its container.
+// attempt is one try to reach a session in its container. It takes dialTimeout at most.
 type attempt func(ctx context.Context, s *state.Session, c *state.Container) error
 
 // reach waits until the session is ready and tries to reach it in its container. If the
@@ -29,9 +29,7 @@ func (r *Relay) reach(ctx context.Context, id string, try attempt) error {
 		if err != nil {
 			return err
 		}
-		dialling, done := context.WithTimeout(ctx, dialTimeout)
-		err = try(dialling, s, c)
-		done()
+		err = try(ctx, s, c)
 		if err == nil {
 			return nil
 		}

@@ -17,6 +17,11 @@ func NewTLSDialer(dial tunnel.DialFunc, cfg *tls.Config) tunnel.DialFunc {
 		if err != nil {
 			return nil, err
 		}
+		if at, ok := ctx.Deadline(); ok { // which may be one that nothing happens at
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, at)
+			defer cancel()
+		}
 		secure := tls.Client(conn, cfg)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()

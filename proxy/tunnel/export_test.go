@@ -1,8 +1,10 @@
 package tunnel
 
 import (
+	"bufio"
 	"bytes"
 	"io"
+	"net/http"
 	"runtime"
 )
 
@@ -26,6 +28,16 @@ func EncodeCloseForTest(c CloseFrame, masked bool) []byte { return encodeClose(c
 // ReadAnswerForTest reads the answer to an upgrade, one byte at a time.
 func ReadAnswerForTest(answer []byte, key string) ([]byte, error) {
 	return readAnswer(oneByte{bytes.NewReader(answer)}, key)
+}
+
+// JudgeForTest tells what is made of a whole head, by the short way and by the long one.
+func JudgeForTest(head []byte, key string) (short, long bool) {
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), &http.Request{Method: http.MethodGet})
+	if err == nil {
+		defer resp.Body.Close()
+	}
+	long = err == nil && resp.StatusCode == http.StatusSwitchingProtocols && checkAnswer(resp, key) == ""
+	return plainAnswer(head, key), long
 }
 
 type oneByte struct{ io.Reader }

@@ -59,7 +59,12 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"), key)
 	f.Add([]byte("HTTP/1.1 101 \r\n : \r\n\r\n"), key)
 	f.Add([]byte("\r\n\r\n"), key)
+	f.Add([]byte(plain(key)), key)
+	f.Add([]byte(plain(key)[:40]+"Transfer-Encoding: chunked\r\n"+plain(key)[40:]), key)
 	f.Fuzz(func(t *testing.T, answer []byte, key string) {
+		if short, long := tunnel.JudgeForTest(answer, key); short && !long {
+			t.Fatalf("%q is good by the short way only", answer)
+		}
 		early, err := tunnel.ReadAnswerForTest(answer, key)
 		if err != nil {
 			return
@@ -71,6 +76,39 @@ func FuzzHandshake(f *testing.F) {
 			t.Fatalf("%q was taken for an answer to %q", answer, key)
 		}
 	})
+}
+
+// plain is a good answer that the short way knows.
+func plain(key string) string {
+	return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + tunnel.AcceptKeyForTest(key) + "\r\nDate: Thu, 26 Nov 2026 09:00:00 GMT\r\n\r\n"
+}
+
+func TestThePlainAnswerIsJudgedTheShortWay(t *testing.T) {
+	const key = "dGhlIHNhbXBsZSBub25jZQ=="
+	if short, long := tunnel.JudgeForTest([]byte(plain(key)), key); !short || !long {
+		t.Errorf("the short way says %v, the long one %v", short, long)
+	}
+	for name, c := range map[string]string{
+		"another accept":   strings.Replace(plain(key), "Accept: ", "Accept: x", 1),
+		"two accepts":      strings.Replace(plain(key), "Date: ", "Sec-WebSocket-Accept: x\r\nDate: ", 1),
+		"a length":         strings.Replace(plain(key), "Date: ", "Content-Length: 5\r\nDate: ", 1),
+		"chunks":           strings.Replace(plain(key), "Date: ", "Transfer-Encoding: chunked\r\nDate: ", 1),
+		"an extension":     strings.Replace(plain(key), "Date: ", "Sec-WebSocket-Extensions: x\r\nDate: ", 1),
+		"a protocol":       strings.Replace(plain(key), "Date: ", "Sec-WebSocket-Protocol: x\r\nDate: ", 1),
+		"a bare line feed": strings.Replace(plain(key), "\r\nDate", "\nDate", 1),
+		"a folded line":    strings.Replace(plain(key), "Date: ", "Date: a\r\n b\r\nDate: ", 1),
+		"no upgrade":       strings.Replace(plain(key), "Upgrade: websocket\r\n", "", 1),
+		"no connection":    strings.Replace(plain(key), "Connection: Upgrade\r\n", "", 1),
+		"a space in front": strings.Replace(plain(key), "Upgrade: websocket", "Upgrade : websocket", 1),
+		"HTTP/1.0":         strings.Replace(plain(key), "HTTP/1.1", "HTTP/1.0", 1),
+		"no end":           strings.TrimSuffix(plain(key), "\r\n"),
+		"bytes behind it":  plain(key) + "x",
+	} {
+		if short, _ := tunnel.JudgeForTest([]byte(c), key); short {
+			t.Errorf("%s: the short way takes it", name)
+		}
+	}
 }
 
 func TestCloseFramesOfOursAreAlwaysWellFormed(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 const (
 	maxHead          = 16 << 10 // of the answer to an upgrade
+	maxEarly         = 4 << 10  // of what is read together with it
 	maxBody          = 4 << 10  // of a refusal
 	handshakeTimeout = 10 * time.Second
 	acceptGUID       = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -70,35 +72,70 @@ func CheckUpgrade(r *http.Request) error {
 // Dial connects to addr through d and makes a client's handshake for path, with the headers
 // given. Host is addr unless header has one; an Origin is never sent, an extension never
 // offered. An answer that is not a good 101 is a *HandshakeError. ctx bounds the dial and the
-// handshake, and nothing after that; a hung server costs ten seconds at most.
+// handshake, by its end and by its deadline, and nothing after that; a hung server costs ten
+// seconds at most.
 func Dial(ctx context.Context, d DialFunc, addr, path string, header http.Header) (Peer, error) {
-	nonce := make([]byte, 16)
-	_, _ = rand.Read(nonce) // never fails
-	key := base64.StdEncoding.EncodeToString(nonce)
+	var nonce [16]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	key := base64.StdEncoding.EncodeToString(nonce[:])
 	request, err := encodeRequest(addr, path, key, header)
 	if err != nil {
 		return Peer{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	conn, err := d(ctx, "tcp", addr)
+	until := time.Now().Add(handshakeTimeout)
+	if at, ok := ctx.Deadline(); ok && at.Before(until) {
+		until = at
+	}
+	conn, err := d(Until(ctx, until), "tcp", addr)
 	if err != nil {
 		return Peer{}, fmt.Errorf("dialling %s: %w", addr, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	early, err := handshake(conn, request, key)
-	if !stop() && err == nil { // the deadline may strike at any moment now
-		err = ctx.Err()
-	}
+	early, err := bounded(ctx, conn, until, func() ([]byte, error) { return handshake(conn, request, key) })
 	if err != nil {
 		_ = conn.Close()
-		if cause := ctx.Err(); cause != nil {
-			err = cause
-		}
 		return Peer{}, fmt.Errorf("upgrading %s: %w", addr, err)
 	}
 	return Peer{Conn: conn, Early: early}, nil
 }
+
+// bounded has a handshake fail at the end of ctx, or when its time is up.
+func bounded(ctx context.Context, conn net.Conn, until time.Time, shake func() ([]byte, error)) (early []byte, err error) {
+	if err := conn.SetDeadline(until); err != nil {
+		return nil, err
+	}
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+		defer func() {
+			if !stop() && err == nil { // the deadline may strike at any moment now
+				err = ctx.Err()
+			}
+		}()
+	}
+	early, err = shake()
+	switch cause := ctx.Err(); {
+	case err == nil:
+		err = conn.SetDeadline(time.Time{})
+	case cause != nil:
+		err = cause
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = context.DeadlineExceeded
+	}
+	return early, err
+}
+
+// Until gives a context a deadline that is there to be asked for, for Dial and a DialFunc: nothing
+// happens when it has passed, and it costs no timer. Nothing but those should get the context.
+func Until(ctx context.Context, deadline time.Time) context.Context {
+	return untilContext{ctx, deadline}
+}
+
+type untilContext struct {
+	context.Context //nolint:containedctx // it is one
+	deadline        time.Time
+}
+
+// Deadline implements context.Context.
+func (c untilContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // encodeRequest makes the bytes of a client's upgrade request.
 func encodeRequest(addr, path, key string, header http.Header) ([]byte, error) {
@@ -112,20 +149,24 @@ func encodeRequest(addr, path, key string, header http.Header) ([]byte, error) {
 	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return nil, fmt.Errorf("upgrading %s: %q is no host", addr, host)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n", path, host, key)
-	err := header.WriteSubset(&b, map[string]bool{
-		"Host": true, "Connection": true, "Upgrade": true, "Origin": true,
-		"Content-Length": true, "Transfer-Encoding": true,
-		"Sec-Websocket-Version": true, "Sec-Websocket-Key": true,
-		"Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
-	})
-	if err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, 512))
+	for _, text := range [...]string{"GET ", path, " HTTP/1.1\r\nHost: ", host, "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ", key, "\r\n"} {
+		b.WriteString(text)
+	}
+	if err := header.WriteSubset(b, notForwarded); err != nil {
 		return nil, fmt.Errorf("encoding the upgrade of %s: %w", addr, err)
 	}
 	b.WriteString("\r\n")
 	return b.Bytes(), nil
+}
+
+// notForwarded are headers that are ours to say, or not to say.
+var notForwarded = map[string]bool{ //nolint:gochecknoglobals // a constant
+	"Host": true, "Connection": true, "Upgrade": true, "Origin": true,
+	"Content-Length": true, "Transfer-Encoding": true,
+	"Sec-Websocket-Version": true, "Sec-Websocket-Key": true,
+	"Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
 }
 
 // handshake sends the request and reads the answer.
@@ -139,9 +180,14 @@ func handshake(conn net.Conn, request []byte, key string) (early []byte, err err
 // readAnswer reads the answer to an upgrade that was asked for with key, and returns what was
 // read beyond it.
 func readAnswer(r io.Reader, key string) (early []byte, err error) {
-	head, early, err := readHead(r)
+	buf := buffers.Get().(*buffer)
+	defer release(buf)
+	head, early, err := readHead(r, buf)
 	if err != nil {
 		return nil, err
+	}
+	if plainAnswer(head, key) {
+		return early, nil
 	}
 	rest := io.MultiReader(bytes.NewReader(head), bytes.NewReader(early), r)
 	resp, err := http.ReadResponse(bufio.NewReader(rest), &http.Request{Method: http.MethodGet})
@@ -163,25 +209,18 @@ func readAnswer(r io.Reader, key string) (early []byte, err error) {
 	return early, nil
 }
 
-// readHead reads up to the empty line that ends a head, and returns what came with it.
-func readHead(r io.Reader) (head, early []byte, err error) {
-	buf := make([]byte, 0, 1024)
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		from := max(0, len(buf)-3)
-		buf = buf[:len(buf)+n]
-		if at := bytes.Index(buf[from:], []byte("\r\n\r\n")); at >= 0 {
+// readHead reads up to the empty line that ends a head, into buf, and returns what came with it.
+func readHead(r io.Reader, buf *buffer) (head, early []byte, err error) {
+	for have := 0; have <= maxHead; {
+		n, err := r.Read(buf[have : maxHead+maxEarly])
+		from := max(0, have-3)
+		have += n
+		if at := bytes.Index(buf[from:have], []byte("\r\n\r\n")); at >= 0 {
 			end := from + at + 4
 			if end > maxHead {
 				break
 			}
-			return buf[:end:end], bytes.Clone(buf[end:]), nil
-		}
-		if len(buf) > maxHead {
-			break
+			return buf[:end:end], bytes.Clone(buf[end:have]), nil
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -238,10 +277,11 @@ func Accept(w http.ResponseWriter, r *http.Request, header http.Header) (Peer, e
 		}
 		early = bytes.Clone(peeked)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Accept: %s\r\n", acceptKey(r.Header.Get("Sec-Websocket-Key")))
-	if err := header.Write(&b); err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, 256))
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ")
+	b.WriteString(acceptKey(r.Header.Get("Sec-Websocket-Key")))
+	b.WriteString("\r\n")
+	if err := header.Write(b); err != nil {
 		return fail(err)
 	}
 	b.WriteString("\r\n")
