@@ -57,7 +57,11 @@ func (s *Server) access(c echo.Context) (SessionAccess, error) {
 	if err != nil {
 		return SessionAccess{}, err
 	}
-	return SessionAccess{SessionID: claims.SessionID, UserID: claims.UserID, Token: token, Base: base}, nil
+	access := SessionAccess{SessionID: claims.SessionID, UserID: claims.UserID, Token: token, Base: base}
+	if w, ok := serversOwn(c.Response()).(*upgradeWriter); ok {
+		access.Watch = w.Watch
+	}
+	return access, nil
 }
 
 // hand gives the request to the relay.

@@ -91,7 +91,10 @@ type SessionAccess struct {
 	UserID    string
 	Token     auth.Secret // as it came: discovery answers must hold it
 	Base      *url.URL    // http(s) URL that this service has in the client's eyes, without a final slash
-	Tunnelled bool        // another replica has passed the client on; Token and Base are not known
+	// Watch derives a context that also ends when the client is gone, for who is about to wait;
+	// its cancel must be called. nil: the request's context is one.
+	Watch     func(context.Context) (context.Context, context.CancelFunc)
+	Tunnelled bool // another replica has passed the client on; Token and Base are not known
 }
 
 // Config is what New wires together. Store, Mirror, Tokens, Keys, ContainerKeys and Relay
@@ -382,6 +385,8 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handle
 	var protocols http.Protocols
 	// HTTP/2 would bring a second way to upgrade; nobody needs it behind a load balancer.
 	protocols.SetHTTP1(true)
+	// Requests must not end with ctx: some of them are relays.
+	base := context.WithoutCancel(ctx)
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -390,8 +395,10 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handle
 		Protocols:         &protocols,
 		ConnState:         s.files.see,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		// Requests must not end with ctx: some of them are relays.
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	if isPlain(ln) {
+		return s.serveFront(ctx, newFront(ln, base, handler, s), server)
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
@@ -400,12 +407,51 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handler http.Handle
 		return fmt.Errorf("serving HTTP on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
+	s.shutdown(ctx, server)
+	_ = <-served // it was shut down
+	return nil
+}
+
+// isPlain tells whether connections of a listener are TCP's own. On others, TLS above all, the
+// front would save little: net/http alone serves them.
+func isPlain(ln net.Listener) bool {
+	_, ok := ln.(*net.TCPListener)
+	return ok
+}
+
+// serveFront is Serve with a front before the server.
+func (s *Server) serveFront(ctx context.Context, f *front, server *http.Server) error {
+	accepted, served := make(chan error, 1), make(chan error, 1)
+	go func() { accepted <- f.run() }()
+	go func() { served <- server.Serve(f) }()
+	var failed error
+	select {
+	case failed = <-accepted:
+		failed = fmt.Errorf("accepting on %s: %w", f.Addr(), failed)
+		_ = server.Close()
+	case failed = <-served:
+		failed = fmt.Errorf("serving HTTP on %s: %w", f.Addr(), failed)
+	case <-ctx.Done():
+	}
+	_ = f.listener.Close()
+	if failed != nil {
+		_ = f.Close()
+		return failed
+	}
+	<-accepted
+	// Who was accepted is served: what they ask for may be the server's.
+	f.settle(shutdownGrace)
+	s.shutdown(ctx, server)
+	_ = <-served // it was shut down
+	return nil
+}
+
+// shutdown gives a server's requests under way a few seconds.
+func (s *Server) shutdown(ctx context.Context, server *http.Server) {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		s.log.Warn("requests cut off", "timeout", shutdownGrace)
 		_ = server.Close()
 	}
-	_ = <-served // it was shut down
-	return nil
 }

@@ -56,7 +56,7 @@ func (r *Relay) serveDiscovery(w http.ResponseWriter, req *http.Request, access 
 		what, limit, rewrite = "/json/list", maxList, access.rewriteList
 	}
 	var answer []byte
-	err := r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
+	err := r.reach(req.Context(), access, func(ctx context.Context, s *state.Session, c *state.Container) error {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		body, err := r.ask(ctx, s, c, what, limit)

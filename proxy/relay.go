@@ -80,6 +80,9 @@ type Access struct {
 	Token     string   // put into the URLs of discovery, for clients that cannot send headers
 	PublicURL *url.URL // what those URLs begin with: http or https
 	UserID    string
+	// Watch derives a context that also ends when the client is gone, for waits; its cancel must
+	// be called. nil: the request's context is one.
+	Watch func(context.Context) (context.Context, context.CancelFunc)
 	// Tunnelled says that another replica has passed the client on, taking this one for the
 	// owner of its container's link. It is served here or refused, never passed on again.
 	Tunnelled bool
@@ -170,7 +173,7 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, r
 }
 
 func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, rest string) error {
-	if v1, err := r.speaksV1(req.Context(), access.SessionID); err != nil {
+	if v1, err := r.speaksV1(req.Context(), access); err != nil {
 		return err
 	} else if v1 {
 		return r.serveV1(w, req, access, rest)
@@ -195,7 +198,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 	}
 	var backend tunnel.Peer
 	var container string
-	err = r.reach(req.Context(), access.SessionID, func(ctx context.Context, s *state.Session, c *state.Container) error {
+	err = r.reach(req.Context(), access, func(ctx context.Context, s *state.Session, c *state.Container) error {
 		ctx = tunnel.Until(ctx, time.Now().Add(dialTimeout))
 		return r.withSecrets(s, c, func(header http.Header) (err error) {
 			backend, err = tunnel.Dial(ctx, r.cfg.Dial, c.Addr, path, header)

@@ -17,10 +17,11 @@ type attempt func(ctx context.Context, s *state.Session, c *state.Container) err
 
 // reach waits until the session is ready and tries to reach it in its container. If the
 // container does not know it, what we know may be old: it is read again, and tried once more.
-func (r *Relay) reach(ctx context.Context, id string, try attempt) error {
+func (r *Relay) reach(ctx context.Context, access Access, try attempt) error {
+	id := access.SessionID
 	ctx, cancel := r.untilDrain(ctx)
 	defer cancel()
-	s, err := r.resolve(ctx, id)
+	s, err := r.resolve(ctx, access)
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,8 @@ func (r *Relay) unreached(s *state.Session, err error) error {
 
 // resolve waits until the session is ready. The mirror is asked first, so that sessions which
 // it knows are reached while the store is away.
-func (r *Relay) resolve(ctx context.Context, id string) (*state.Session, error) {
+func (r *Relay) resolve(ctx context.Context, access Access) (*state.Session, error) {
+	id := access.SessionID
 	if r.isDraining() {
 		return nil, refuseDraining()
 	}
@@ -100,7 +102,7 @@ func (r *Relay) resolve(ctx context.Context, id string) (*state.Session, error) 
 		return s, refuseOver(s)
 	}
 	begun := time.Now()
-	hold, cancel := context.WithTimeout(ctx, r.cfg.Hold)
+	hold, cancel := r.hold(ctx, access)
 	defer cancel()
 	latest, err := r.cfg.Mirror.Await(hold, id, func(s *state.Session) bool {
 		return s != nil && s.Phase != state.Pending && s.Phase != state.Bound
@@ -115,6 +117,19 @@ func (r *Relay) resolve(ctx context.Context, id string) (*state.Session, error) 
 		return nil, r.refuseWaiting(latest, id)
 	}
 	return latest, refuseOver(latest)
+}
+
+// hold derives a context for waiting: until the client has waited for as long as it may, or is gone.
+func (r *Relay) hold(ctx context.Context, access Access) (context.Context, context.CancelFunc) {
+	hold, end := context.WithTimeout(ctx, r.cfg.Hold)
+	if access.Watch == nil {
+		return hold, end
+	}
+	watched, unwatch := access.Watch(hold)
+	return watched, func() {
+		unwatch()
+		end()
+	}
 }
 
 // lookUp asks the store about a session that the mirror does not know. A nil session without

@@ -33,7 +33,8 @@ const (
 
 // speaksV1 tells whether a session is for a v1 container. If nobody can know yet, since the
 // pool is empty and may become either, it waits for the session's container like any client.
-func (r *Relay) speaksV1(ctx context.Context, id string) (bool, error) {
+func (r *Relay) speaksV1(ctx context.Context, access Access) (bool, error) {
+	id := access.SessionID
 	if r.cfg.Links == nil {
 		return false, nil
 	}
@@ -70,17 +71,18 @@ func (r *Relay) speaksV1(ctx context.Context, id string) (bool, error) {
 	if protocol == wire.ProtocolV1 {
 		return true, nil
 	}
-	return r.awaitDialect(ctx, id, s)
+	return r.awaitDialect(ctx, access, s)
 }
 
 // awaitDialect holds a request until its session is bound or the pool's dialect is known.
-func (r *Relay) awaitDialect(ctx context.Context, id string, s *state.Session) (bool, error) {
+func (r *Relay) awaitDialect(ctx context.Context, access Access, s *state.Session) (bool, error) {
+	id := access.SessionID
 	if r.isDraining() {
 		return false, refuseDraining()
 	}
 	ctx, cancel := r.untilDrain(ctx)
 	defer cancel()
-	hold, done := context.WithTimeout(ctx, r.cfg.Hold)
+	hold, done := r.hold(ctx, access)
 	defer done()
 	latest, err := r.cfg.Mirror.Await(hold, id, func(s *state.Session) bool {
 		return s != nil && s.Phase != state.Pending

@@ -184,8 +184,8 @@ func newService(ctx context.Context, o options) (*service, error) {
 	s.owners = newOwners(o, store, s.mirror, registry)
 	s.controller = controller.New(controller.Config{
 		ReplicaGone: s.owners.Gone,
-		Refuses: proxy.Refuses(dial),
-		Replica: o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
+		Refuses:     proxy.Refuses(dial),
+		Replica:     o.replica, Store: store, Mirror: s.mirror, Fleet: fleet, Policy: o.policy,
 		NewID:  func() string { return "cnt_" + rand.Text() },
 		Relist: o.relist, TasksInterval: o.tasksEvery, ExposeTaskARN: o.exposeTaskARN, Log: o.log, Registerer: registry,
 		Ended: tracer.Ended,
@@ -337,7 +337,7 @@ type relayDoor struct{ relay *proxy.Relay }
 // ServeSession implements api.Relay.
 func (d relayDoor) ServeSession(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error {
 	return d.relay.Serve(w, r, proxy.Access{
-		SessionID: a.SessionID, UserID: a.UserID, Token: a.Token.Reveal(), PublicURL: a.Base, Tunnelled: a.Tunnelled,
+		SessionID: a.SessionID, UserID: a.UserID, Token: a.Token.Reveal(), PublicURL: a.Base, Watch: a.Watch, Tunnelled: a.Tunnelled,
 	}, "/"+rest)
 }
 

@@ -48,6 +48,19 @@ func Connect(ctx context.Context, to netip.AddrPort, receive int, until time.Tim
 }
 
 func connect(to netip.AddrPort, receive int, until time.Time) (*Socket, error) {
+	s, err := begin(to, receive)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.connected(until); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// begin asks for a connection.
+func begin(to netip.AddrPort, receive int) (*Socket, error) {
 	addr, size, family := sockaddr(to)
 	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -60,43 +73,31 @@ func connect(to netip.AddrPort, receive int, until time.Time) (*Socket, error) {
 		_ = syscall.Close(fd)
 		return nil, os.NewSyscallError("connect", errno)
 	}
-	s, err := newSocket(fd, to)
-	if err != nil {
-		return nil, err
-	}
-	if errno != 0 {
-		if err := s.connected(until); err != nil {
-			_ = s.Close()
-			return nil, err
-		}
-	}
-	return s, nil
+	return newSocket(fd, to)
 }
 
-// connected waits until the other end has answered.
+// connected waits until the other end has answered. The kernel is asked before each wait, too:
+// what it told the poller before this one looked is forgotten. To ask again for what is under
+// way is how it tells what has become of it.
 func (s *Socket) connected(until time.Time) error {
 	if err := s.file.SetWriteDeadline(until); err != nil {
 		return err
 	}
-	asked, answer := false, syscall.Errno(0)
+	addr, size, _ := sockaddr(s.remote)
+	errno := syscall.Errno(0)
 	err := s.raw.Write(func(fd uintptr) bool {
-		if !asked { // the poller says when there is an answer
-			asked = true
-			return false
+		for {
+			_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&addr)), uintptr(size))
+			if errno != syscall.EINTR {
+				return errno != syscall.EALREADY && errno != syscall.EINPROGRESS
+			}
 		}
-		var code, size int32 = 0, 4
-		_, _, answer = syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_ERROR,
-			uintptr(unsafe.Pointer(&code)), uintptr(unsafe.Pointer(&size)), 0)
-		if answer == 0 {
-			answer = syscall.Errno(code)
-		}
-		return true
 	})
 	switch {
 	case err != nil:
 		return plainError(err)
-	case answer != 0:
-		return os.NewSyscallError("connect", answer)
+	case errno != 0 && errno != syscall.EISCONN:
+		return os.NewSyscallError("connect", errno)
 	}
 	return s.file.SetWriteDeadline(time.Time{})
 }

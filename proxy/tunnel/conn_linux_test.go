@@ -137,3 +137,19 @@ func listenFull(t *testing.T) netip.AddrPort {
 	}
 	return at
 }
+
+// What the poller learns before the wait begins must not be lost: a connection that is there by
+// then would be given up when its time has passed.
+func TestConnectDoesNotMissAnEarlyAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// The pause only gives the poller the time to learn it.
+	s, err := tunnel.ConnectAfterForTest(netip.MustParseAddrPort(l.Addr().String()), 100*time.Millisecond, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+}

@@ -277,6 +277,11 @@ func Accept(w http.ResponseWriter, r *http.Request, header http.Header) (Peer, e
 		}
 		early = bytes.Clone(peeked)
 	}
+	if wrapped, ok := conn.(interface{ Bare() net.Conn }); ok { // which has nothing to say any more
+		if bare := wrapped.Bare(); bare != nil {
+			conn = bare
+		}
+	}
 	b := bytes.NewBuffer(make([]byte, 0, 256))
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ")
 	b.WriteString(acceptKey(r.Header.Get("Sec-Websocket-Key")))
