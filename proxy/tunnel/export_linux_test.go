@@ -14,3 +14,15 @@ func ConnectAfterForTest(to netip.AddrPort, pause, limit time.Duration) (*Socket
 	time.Sleep(pause)
 	return s, s.connected(time.Now().Add(limit))
 }
+
+// BlockedForTest tells whether the client takes nothing at the moment.
+func (t *Tunnel) BlockedForTest() bool { return t.toClient.sink.blocked.Load() }
+
+// TakenForTest is how many bytes the client has taken in all.
+func (t *Tunnel) TakenForTest() uint64 { return acknowledged(t.toClient.dst) }
+
+// ClosingForTest tells whether the tunnel has been closed from here.
+func (t *Tunnel) ClosingForTest() bool { return t.isClosing.Load() }
+
+// LookForTest has the keeper look once.
+func (k *Keeper) LookForTest() { k.look() }

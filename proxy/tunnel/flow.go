@@ -180,10 +180,8 @@ func (f *flow) pump() (readErr, writeErr error) {
 
 // grant does what the keeper wishes.
 func (f *flow) grant() (parked bool, writeErr error) {
-	wishes := f.wishes.Swap(0)
-	wantsPing := wishes&wishPing != 0
-	parked, ending := f.tunnel.answer(f, !wantsPing)
-	if wantsPing && !ending && f.frames.open() {
+	parked, wantsPing := f.tunnel.answer(f)
+	if wantsPing && f.frames.open() {
 		_, writeErr = f.sink.write(ping[:])
 	}
 	return parked, writeErr
@@ -209,8 +207,7 @@ func (f *flow) move(p []byte) error {
 	switch {
 	case mute:
 		f.closeWrite()
-		f.tunnel.bound(f, drainTimeout)
-		f.tunnel.bound(f.back, drainTimeout)
+		f.tunnel.boundBoth(drainTimeout)
 	case closes:
 		f.closed()
 	}
@@ -248,8 +245,7 @@ func (f *flow) closed() {
 	both := f.tunnel.closes == 2
 	f.tunnel.mu.Unlock()
 	if both {
-		f.tunnel.bound(f, drainTimeout)
-		f.tunnel.bound(f.back, drainTimeout)
+		f.tunnel.boundBoth(drainTimeout)
 	}
 }
 

@@ -202,14 +202,19 @@ func (t *Tunnel) parkLocked(f *flow) bool {
 // answer is called by the goroutine of f when the keeper has called it. It tells whether the
 // flow is parked now: then the goroutine must not touch it any more. A tunnel that is ending
 // grants nothing.
-func (t *Tunnel) answer(f *flow, park bool) (isParked, ending bool) {
+//
+// The wishes are taken together with the deadline that called for them being lifted: one made
+// in between would leave its deadline and nothing to explain it.
+func (t *Tunnel) answer(f *flow) (isParked, wantsPing bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	wishes := f.wishes.Swap(0)
 	if t.closing != nil || t.bounded {
-		return false, true
+		return false, false
 	}
 	_ = f.src.SetReadDeadline(time.Time{})
-	return park && t.parkLocked(f), false
+	wantsPing = wishes&wishPing != 0
+	return !wantsPing && t.parkLocked(f), wantsPing
 }
 
 // call has a flow look at a wish, and tells whether there was a need to.
@@ -265,11 +270,12 @@ func (t *Tunnel) closeLocked(code int, reason string) {
 	}
 }
 
-// stall closes the tunnel because the client takes nothing any more.
+// stall closes the tunnel because the client takes nothing any more. That one side has said
+// goodbye is no reason not to: the other one may never. A tunnel whose end is bounded needs it not.
 func (t *Tunnel) stall() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closing != nil || t.ended {
+	if t.closing != nil || t.bounded {
 		return
 	}
 	t.stalled = true
@@ -380,6 +386,19 @@ func (t *Tunnel) closeFrame() *CloseFrame {
 func (t *Tunnel) bound(f *flow, d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.boundLocked(f, d)
+}
+
+// boundBoth limits what either direction may still move, at once.
+func (t *Tunnel) boundBoth(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.flows() {
+		t.boundLocked(f, d)
+	}
+}
+
+func (t *Tunnel) boundLocked(f *flow, d time.Duration) {
 	again := t.bounded && f.limited && d >= drainTimeout // it has a limit that is no later
 	t.bounded, f.limited = true, true
 	if t.closing == nil && f.phase != over && !again {

@@ -1,0 +1,73 @@
+package tunnel_test
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
+)
+
+// slowClient is a tunnel in the midst of one long message to a client whose kernel takes no
+// more of it. Nobody but the test has the keeper look: a look is a second.
+func slowClient(t *testing.T) (e *ends, k *tunnel.Keeper) {
+	t.Helper()
+	k = tunnel.NewKeeper(tunnel.KeeperConfig{Tick: time.Second, Ping: time.Hour, Stall: 10 * time.Second})
+	e = start(t, tunnel.Config{Keeper: k}, nil, nil)
+	go func() { _, _ = e.backend.Write(frame(2, true, false, make([]byte, 256<<20))) }() // ends with its connection
+	until(t, "the client takes nothing more", e.tunnel.BlockedForTest)
+	return e, k
+}
+
+// A client that reads slowly, but reads, is not stalled, however long one message takes it.
+func TestASlowReaderIsNotAStalledOne(t *testing.T) {
+	e, k := slowClient(t)
+	for range 60 {
+		taken := e.tunnel.TakenForTest()
+		// The kernel tells the sender of what was read once it is worth it.
+		until(t, "the client's reading shows", func() bool {
+			if e.tunnel.TakenForTest() != taken {
+				return true
+			}
+			if _, err := io.CopyN(io.Discard, e.client, 16<<10); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		})
+		until(t, "the client takes nothing more", e.tunnel.BlockedForTest)
+		k.LookForTest()
+	}
+	if e.tunnel.ClosingForTest() {
+		t.Error("a client that reads was taken for a stalled one")
+	}
+	e.tunnel.Close(0, "")
+	_, _ = e.client.Close(), e.backend.Close()
+	if r := e.wait(t); r.Stalled {
+		t.Error("a client that reads was taken for a stalled one")
+	}
+}
+
+// One that stops is, also when it has said goodbye, or was told so, and the other side goes on.
+func TestAReaderThatStopsIsStalled(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, client net.Conn, e *ends){
+		"amid a message": func(*testing.T, net.Conn, *ends) {},
+		"after its close frame": func(t *testing.T, client net.Conn, e *ends) {
+			write(t, client, frame(8, true, true, []byte{0x03, 0xe8}))
+			expect(t, e.backend, frame(8, true, true, []byte{0x03, 0xe8}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, k := slowClient(t)
+			before(t, e.client, e)
+			until(t, "it is closed", func() bool {
+				k.LookForTest()
+				return e.tunnel.ClosingForTest()
+			})
+			_, _ = e.client.Close(), e.backend.Close()
+			if r := e.wait(t); !r.Stalled {
+				t.Errorf("it ended with %+v", r)
+			}
+		})
+	}
+}
