@@ -21,6 +21,8 @@ type abuse struct {
 	more   string            // header lines after them, as they are
 	after  string            // sent right behind the head
 	want   []int             // any of these statuses
+	comes  string            // what the browser says to what was sent behind the head; empty: not looked at
+	ends   bool              // the browser ends the connection over it, and nothing else is answered
 }
 
 const smuggled = "GET /health HTTP/1.1\r\nHost: smuggled\r\n\r\n"
@@ -37,8 +39,8 @@ func TestUpgradeAbuse(t *testing.T) {
 		{name: "a key that is none", header: map[string]string{"Sec-WebSocket-Key": "nil"}, want: []int{101}},
 		{name: "words in another case", header: map[string]string{"Upgrade": "WebSocket", "Connection": "keep-alive, uPGRADE"}, want: []int{101}},
 		{name: "an extension, which is not taken up", more: "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", want: []int{101}},
-		{name: "a frame before the 101", after: "\x81\x80\x00\x00\x00\x00", want: []int{101}},
-		{name: "a request as early bytes", after: smuggled, want: []int{101}},
+		{name: "a frame before the 101", after: masked(1, `{"id":7,"method":"Browser.getVersion"}`), want: []int{101}, comes: `{"id":7,"result":{"protocolVersion":`},
+		{name: "a request as early bytes", after: smuggled, want: []int{101}, ends: true},
 		{name: "no version", header: map[string]string{"Sec-WebSocket-Version": ""}, want: []int{400, 426}},
 		{name: "another version", header: map[string]string{"Sec-WebSocket-Version": "8"}, want: []int{400, 426}},
 		{name: "two versions", more: "Sec-WebSocket-Version: 8\r\n", want: no},
@@ -118,6 +120,9 @@ func TestUpgradeAbuse(t *testing.T) {
 			if n := len(statusLine.FindAll(answer, -1)); n != 1 {
 				t.Errorf("%d answers came: %.400s", n, answer)
 			}
+			if v.comes != "" || v.ends {
+				checkEarly(t, conn, v, answer)
+			}
 			if bytes.Contains(bytes.ToLower(answer), []byte("sec-websocket-extensions")) {
 				t.Error("an extension was accepted")
 			}
@@ -127,6 +132,36 @@ func TestUpgradeAbuse(t *testing.T) {
 		})
 	}
 	dialCDP(t, created.ConnectURL).alive(t)
+}
+
+// checkEarly looks at what comes of bytes that were sent early: a frame is answered by the browser,
+// and what is no frame by nobody, least of all by an HTTP server.
+func checkEarly(t *testing.T, conn net.Conn, v abuse, answer []byte) {
+	t.Helper()
+	_, said, _ := bytes.Cut(answer, []byte("\r\n\r\n"))
+	for buf := make([]byte, 4096); v.ends || !bytes.Contains(said, []byte(v.comes)); {
+		n, err := conn.Read(buf)
+		said = append(said, buf[:n]...)
+		if err == nil {
+			continue
+		}
+		if !v.ends || !isEnd(err) {
+			t.Fatalf("after %.300q came %v", said, err)
+		}
+		break
+	}
+	if v.ends && (statusLine.Match(said) || bytes.Contains(said, []byte("healthy"))) {
+		t.Errorf("the early bytes were taken for a request: %.300q", said)
+	}
+	// One frame, which begins with its first byte: nothing stands before the browser's word.
+	if v.comes != "" && (len(said) < 4 || said[0] != 0x81 || said[1]&0x80 != 0 || bytes.Index(said, []byte(v.comes)) != 4) {
+		t.Errorf("the browser's answer is %.300q", said)
+	}
+}
+
+// masked is a client's text frame of less than 126 bytes, with a mask of zeroes.
+func masked(op byte, payload string) string {
+	return string([]byte{0x80 | op, 0x80 | byte(len(payload)), 0, 0, 0, 0}) + payload
 }
 
 // statusLine begins every answer.
