@@ -71,10 +71,10 @@ chaos: setup ## kill, freeze and cut off replicas, agents, Redis and a Redis Clu
 	@go run ./e2e/chaos $(ARGS)
 
 sim: ## live through simulated worlds for two minutes and check every step (ARGS='-seed 7 -worlds 1')
-	@go run ./controller/sim/simulate $(or $(ARGS),-for 2m)
+	@go run ./controller/sim/simulate $(or $(ARGS),-for 2m -whole)
 
 sim-long: ## the same for an hour
-	@go run ./controller/sim/simulate -for 1h -seed 1000000
+	@go run ./controller/sim/simulate -for 1h -whole -seed 1000000
 
 mutants: ## plant each bug of controller/sim/mutants, find a seed that shows it, and record that
 	@go run ./controller/sim/mutants -record

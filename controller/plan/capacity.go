@@ -166,6 +166,11 @@ func (m *planner) drain(surplus int, s supply) {
 			lastLaunch = l.CreatedAt
 		}
 	}
+	for _, c := range m.Containers {
+		if _, lost := m.lost(c); lost && (c.Phase == state.ContainerReady || c.Phase == state.PendingVerification) {
+			surplus-- // it counted among those that stay, and this plan marks it gone
+		}
+	}
 	for _, c := range m.room {
 		since, empty := m.EmptySince[c.ID]
 		if c.Used() > 0 || c.free != c.MaxSessions || !empty {

@@ -654,3 +654,16 @@ func TestRetiringKeepsTheMinimum(t *testing.T) {
 		t.Errorf("drained %v, c1 has served its one user and one is to stay", drained)
 	}
 }
+
+// A container that this plan finds gone does not count among those that keep up the minimum.
+func TestALossKeepsTheMinimum(t *testing.T) {
+	s := world(container("c1"), container("c2"), container("c3"), func(s *plan.Snapshot) {
+		s.EmptySince["c2"], s.EmptySince["c3"] = ago(time.Hour), ago(time.Hour)
+	})
+	stopped(&s.Tasks[0])
+	for _, a := range plan.Make(s, plan.Policy{Pool: state.Pool{Min: 2, Max: 4, MaxSessions: 4}}).Actions {
+		if a.Kind() == plan.KindDrain {
+			t.Errorf("drained %s, which leaves one of at least two", a.Subject())
+		}
+	}
+}

@@ -176,7 +176,7 @@ func Many(first uint64, worlds int, until func() bool, o Options) (total Tally, 
 					r.Tally.Replayed++
 				}
 				mu.Lock()
-				total.add(r.Tally)
+				total.Add(r.Tally)
 				if r.Broken != nil {
 					failed = append(failed, r)
 					stop.Store(true)

@@ -48,6 +48,7 @@ func TestSeedsThatFailedOnceHold(t *testing.T) {
 		153:   "a session was released because its document ran out before the deadline that an old reading had given it",
 		5003:  "a container registered late, between the last look at it and the stop of its task",
 		30005: "a leader never read again a launch that the store had lost and been given back under the same revision",
+		40024: "a container that was found gone counted among those that stay, and one too many was drained",
 	} {
 		if r := sim.Run(seed, sim.Options{}); r.Broken != nil {
 			t.Errorf("seed %d, where once %s: %v", seed, what, r.Broken)

@@ -25,7 +25,8 @@ func newTally() *Tally { return &Tally{Marks: map[string]int{}} }
 // mark counts something that must happen sometimes.
 func (t *Tally) mark(what string) { t.Marks[what]++ }
 
-func (t *Tally) add(o Tally) {
+// Add adds what happened in other worlds.
+func (t *Tally) Add(o Tally) {
 	t.Worlds += o.Worlds
 	t.Replayed += o.Replayed
 	t.Steps += o.Steps
@@ -171,6 +172,9 @@ var sometimes = []string{
 	"a store was found whole again",
 	"a container was opened again",
 }
+
+// Missing lists what never happened and should: cells of the matrix and marks.
+func (t *Tally) Missing() []string { return append(t.Empty(), t.Unreached()...) }
 
 // Unreached lists what never happened.
 func (t *Tally) Unreached() []string {

@@ -21,7 +21,7 @@ func main() {
 		seed   = flag.Uint64("seed", 1, "first seed")
 		worlds = flag.Int("worlds", math.MaxInt, "worlds at most")
 		length = flag.Duration("for", 0, "how long to go on; 0: until all worlds are done")
-		whole  = flag.Bool("whole", false, "fail if a cell of the matrix is empty or a mark was not reached")
+		whole  = flag.Bool("whole", false, "fail if a cell of the matrix is empty or a mark was not reached, and go on for up to twice the time until then")
 		quick  = flag.Bool("quick", false, "say only which seed failed, without its story")
 	)
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
@@ -51,7 +51,15 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 		length = 2 * time.Minute
 	}
 	end := time.Now().Add(length)
-	total, failed := sim.Many(seed, worlds, func() bool { return length > 0 && time.Now().After(end) }, sim.Options{})
+	over := func() bool { return length > 0 && time.Now().After(end) }
+	total, failed := sim.Many(seed, worlds, over, sim.Options{})
+	// A slow machine has not seen everything by then. It is given as much time again.
+	for last := end.Add(length); whole && length > 0 && len(failed) == 0 && len(total.Missing()) > 0 && time.Now().Before(last); {
+		end = time.Now().Add(length / 8)
+		more, broken := sim.Many(seed+uint64(total.Worlds), worlds-total.Worlds, over, sim.Options{})
+		total.Add(more)
+		failed = broken
+	}
 	if quick {
 		if len(failed) == 0 {
 			return 0
@@ -71,7 +79,7 @@ func simulate(seed uint64, worlds int, length time.Duration, whole, quick bool) 
 		}
 	}
 	if whole {
-		missing := append(total.Empty(), total.Unreached()...)
+		missing := total.Missing()
 		for _, what := range missing {
 			fmt.Fprintf(os.Stdout, "never happened: %s\n", what)
 		}
