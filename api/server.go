@@ -438,7 +438,7 @@ func (s *Server) serveFront(ctx context.Context, f *front, server *http.Server) 
 		_ = f.Close()
 		return failed
 	}
-	<-accepted
+	_ = <-accepted // its listener was closed
 	// Who was accepted is served: what they ask for may be the server's.
 	f.settle(shutdownGrace)
 	s.shutdown(ctx, server)

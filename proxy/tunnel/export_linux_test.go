@@ -11,7 +11,7 @@ func ConnectAfterForTest(to netip.AddrPort, pause, limit time.Duration) (*Socket
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(pause)
+	<-time.After(pause)
 	return s, s.connected(time.Now().Add(limit))
 }
 

@@ -15,7 +15,8 @@ func slowClient(t *testing.T) (e *ends, k *tunnel.Keeper) {
 	t.Helper()
 	k = tunnel.NewKeeper(tunnel.KeeperConfig{Tick: time.Second, Ping: time.Hour, Stall: 10 * time.Second})
 	e = start(t, tunnel.Config{Keeper: k}, nil, nil)
-	go func() { _, _ = e.backend.Write(frame(2, true, false, make([]byte, 256<<20))) }() // ends with its connection
+	backend := e.backend
+	go func() { _, _ = backend.Write(frame(2, true, false, make([]byte, 256<<20))) }() // ends with its connection
 	until(t, "the client takes nothing more", e.tunnel.BlockedForTest)
 	return e, k
 }

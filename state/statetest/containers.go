@@ -140,7 +140,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 	}
 }
 
-func testRegistrationOfALaunchThatWasGivenUp(t *testing.T, w *world) {
+func testRegistrationOfALaunchThatWasGivenUp(_ *testing.T, w *world) {
 	for _, id := range []string{"late", "early"} {
 		_, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: id, Input: []byte(`{"name":"\"outcome\":\"expired\""}`)})
 		w.ok(err)
