@@ -70,7 +70,7 @@ func (f *front) run() error {
 		}
 		// Open files have run out, most likely: without a pause this would be a busy loop.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		f.log.Warn("connection not accepted", "error", err, "pause", pause)
+		f.log.Warn("connection not accepted", "error", err, "retryIn", pause)
 		select {
 		case <-time.After(pause):
 		case <-f.closed:
@@ -110,7 +110,7 @@ func (f *front) settle(d time.Duration) {
 	select {
 	case <-gone:
 	case <-timer.C:
-		f.log.Warn("requests cut off", "after", d)
+		f.log.Warn("requests cut off", "timeout", d)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -329,15 +330,58 @@ func (c *Controller) project(ctx context.Context, a plan.Project) error {
 
 // recordLaunch stores the intent to start a container. The next plan makes the call.
 func (c *Controller) recordLaunch(ctx context.Context, by state.Authority, a plan.Launch) error {
-	id := c.cfg.NewID()
+	id := c.unsure.take(c.now())
+	if id == "" {
+		id = c.cfg.NewID()
+	}
 	input, port, err := c.cfg.Fleet.Prepare(id, a.MaxSessions)
 	if err != nil {
 		return fmt.Errorf("preparing a launch: %w", err)
 	}
 	l, err := c.cfg.Store.CreateLaunch(ctx, by, state.Launch{ID: id, Input: json.RawMessage(input), Port: port, Target: c.cfg.Fleet.Target()})
+	if errors.Is(err, state.ErrUnavailable) {
+		c.unsure.put(id, c.now())
+	}
 	if err != nil {
 		return fmt.Errorf("recording launch %s: %w", id, err)
 	}
 	c.cfg.Mirror.ApplyLaunch(l)
 	return nil
+}
+
+// unsureFor is how long an intent whose answer was lost is asked for again. By then every mirror
+// shows it if it is there, and it cannot have been forgotten (state.LaunchKept).
+const unsureFor = time.Minute
+
+// unsure are intents of which the store has not said whether it has them. The next intent is one
+// of these again, under its id: a new one beside it would be a container too many. Writers share
+// it.
+type unsure struct {
+	mu      sync.Mutex
+	intents []doubtful
+}
+
+// doubtful is an intent, and when it became so.
+type doubtful struct {
+	id string
+	at time.Time
+}
+
+func (u *unsure) put(id string, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.intents = append(u.intents, doubtful{id, now})
+}
+
+// take gives one of them, which is then none any more; empty: there is none.
+func (u *unsure) take(now time.Time) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.intents = slices.DeleteFunc(u.intents, func(d doubtful) bool { return now.Sub(d.at) >= unsureFor })
+	if len(u.intents) == 0 {
+		return ""
+	}
+	id := u.intents[0].id
+	u.intents = u.intents[1:]
+	return id
 }

@@ -100,6 +100,7 @@ type Controller struct {
 	pool  *pool  // owned by the goroutine of lead
 	calls *calls
 
+	unsure  unsure
 	held    atomic.Pointer[[]Held]               // what the last round left waiting for the account's allowance
 	refused atomic.Pointer[map[string]time.Time] // plan.Snapshot.RefusedSince of the last round
 }
