@@ -70,8 +70,8 @@ replicas: setup ## end replicas and Redis under a hundred v1 clients, N times ov
 chaos: setup ## kill, freeze and cut off replicas, agents, Redis and a Redis Cluster under traffic (ARGS="-run leader -times 5")
 	@go run ./e2e/chaos $(ARGS)
 
-sim: ## live through simulated worlds for two minutes and check every step (ARGS='-seed 7 -worlds 1')
-	@go run ./controller/sim/simulate $(or $(ARGS),-for 2m -whole)
+sim: ## live through 400 simulated worlds and check every step (ARGS='-seed 7 -worlds 1')
+	@go run ./controller/sim/simulate $(or $(ARGS),-worlds 400 -whole)
 
 sim-long: ## the same for an hour
 	@go run ./controller/sim/simulate -for 1h -whole -seed 1000000

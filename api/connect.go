@@ -59,7 +59,7 @@ func (s *Server) access(c echo.Context) (SessionAccess, error) {
 	}
 	access := SessionAccess{SessionID: claims.SessionID, UserID: claims.UserID, Token: token, Base: base}
 	if w, ok := serversOwn(c.Response()).(*upgradeWriter); ok {
-		access.Watch = w.Watch
+		access.Watch, access.Gone = w.Watch, w.Gone
 	}
 	return access, nil
 }

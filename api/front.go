@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -154,7 +155,8 @@ func (f *front) leave(conn net.Conn, how http.ConnState) {
 
 // handOn gives a connection to the server, if there is one yet.
 func (f *front) handOn(conn *begun) {
-	defer f.leave(conn, http.StateClosed) // the server counts it anew
+	f.files.see(conn, http.StateClosed) // the server counts it anew
+	defer f.busy.Done()
 	select {
 	case f.rest <- conn:
 	case <-f.closed:
@@ -289,6 +291,14 @@ func (c *begun) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
+// CloseWrite ends what is sent, as the server does before it closes over unread bytes.
+func (c *begun) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Bare gives the connection itself, once what was read has been read again; before, nil.
 func (c *begun) Bare() net.Conn {
 	if len(c.read) > 0 {
@@ -374,6 +384,25 @@ func (w *upgradeWriter) Watch(ctx context.Context) (context.Context, context.Can
 		w.unwatch()
 		cancel()
 	}
+}
+
+// Gone tells whether the client has ended the connection by now. It reads nothing.
+func (w *upgradeWriter) Gone() bool {
+	c, ok := w.conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		gone = n == 0 && err == nil || errors.Is(err, syscall.ECONNRESET)
+	})
+	return gone || err != nil
 }
 
 // unwatch ends the watch. What it has read is early.

@@ -147,3 +147,32 @@ func TestTheContainersPortLetsNoClientIn(t *testing.T) {
 		t.Errorf("a client is answered with %s", resp.Status)
 	}
 }
+
+// A client that leaves while its browser is reached is seen to have left, and nothing of it is read.
+func TestTheFrontTellsWhetherAClientIsGone(t *testing.T) {
+	h := newHouse(t)
+	asked, left, seen := make(chan bool), make(chan struct{}), make(chan string, 1)
+	h.relay.answer(nil, func(w http.ResponseWriter, _ *http.Request, a api.SessionAccess, _ string) error {
+		asked <- a.Gone()
+		<-left
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		early, err := io.ReadAll(buffered) // until the end, which has come then
+		seen <- fmt.Sprint(string(early), err, a.Gone())
+		return nil
+	})
+	conn := atTheFront(t, h.server.Serve)
+	_, err := io.WriteString(conn, upgradeOf(h.token("ses_1", "alice"))+"early")
+	must(t, err)
+	if <-asked {
+		t.Error("a client that is there is taken for gone")
+	}
+	must(t, conn.CloseWrite())
+	close(left)
+	if got := <-seen; got != "early<nil> true" {
+		t.Errorf("the relay got %q", got)
+	}
+}

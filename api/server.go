@@ -93,7 +93,9 @@ type SessionAccess struct {
 	Base      *url.URL    // http(s) URL that this service has in the client's eyes, without a final slash
 	// Watch derives a context that also ends when the client is gone, for who is about to wait;
 	// its cancel must be called. nil: the request's context is one.
-	Watch     func(context.Context) (context.Context, context.CancelFunc)
+	Watch func(context.Context) (context.Context, context.CancelFunc)
+	// Gone tells whether the client has left by now; nil: the request's context tells.
+	Gone      func() bool
 	Tunnelled bool // another replica has passed the client on; Token and Base are not known
 }
 

@@ -150,8 +150,9 @@ func (c *Controller) bid(ctx context.Context) error {
 	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
 	switch {
 	case err == nil && epoch < c.lead.epochNow():
-		// The store has gone back to an earlier lease of this replica's. Epochs never go back:
-		// this one is given up, and the next is above all that ever were.
+		// The store has gone back to an earlier lease of this replica's, or its clock has. Epochs
+		// never go back: this one is given up, and a later one is above all that ever were.
+		c.lead.lose()
 		return c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch)
 	case err == nil:
 		if c.lead.held() && c.lead.epochNow() != epoch {

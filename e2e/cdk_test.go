@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -242,7 +243,9 @@ func testFunctions(t *testing.T, s *service, store *redisServer, manager *secret
 // secretsManager gives secrets as Secrets Manager does. No secret was ever rotated.
 type secretsManager struct {
 	*httptest.Server
-	secrets map[string]string // by ARN; not changed once it is asked
+
+	mu      sync.Mutex
+	secrets map[string]string // by ARN
 }
 
 func startSecretsManager(t *testing.T) *secretsManager {
@@ -256,6 +259,8 @@ func startSecretsManager(t *testing.T) *secretsManager {
 // draw adds a secret and gives its ARN.
 func (m *secretsManager) draw(name, text string) string {
 	arn := "arn:aws:secretsmanager:us-east-1:000000000000:secret:" + name + "-AbCdEf"
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.secrets[arn] = text
 	return arn
 }
@@ -265,7 +270,9 @@ func (m *secretsManager) serve(w http.ResponseWriter, r *http.Request) {
 	text, _ := io.ReadAll(r.Body)
 	secret, known := "", json.Unmarshal(text, &in) == nil && r.Header.Get("X-Amz-Target") == "secretsmanager.GetSecretValue"
 	if known {
+		m.mu.Lock()
 		secret, known = m.secrets[in.SecretID]
+		m.mu.Unlock()
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	if !known || in.VersionStage == "AWSPREVIOUS" {

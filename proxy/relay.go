@@ -83,6 +83,8 @@ type Access struct {
 	// Watch derives a context that also ends when the client is gone, for waits; its cancel must
 	// be called. nil: the request's context is one.
 	Watch func(context.Context) (context.Context, context.CancelFunc)
+	// Gone tells whether the client has left by now; nil: the request's context tells.
+	Gone func() bool
 	// Tunnelled says that another replica has passed the client on, taking this one for the
 	// owner of its container's link. It is served here or refused, never passed on again.
 	Tunnelled bool
@@ -168,7 +170,9 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, access Access, r
 			RetryAfter: 2 * time.Second,
 		}
 	}
-	r.metrics.refused.WithLabelValues(refusalReason(refusal)).Inc()
+	if !errors.Is(refusal, context.Canceled) { // who has gone was refused nothing
+		r.metrics.refused.WithLabelValues(refusalReason(refusal)).Inc()
+	}
 	return refusal
 }
 
@@ -209,6 +213,13 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request, access Access, r
 	if err != nil {
 		r.leave(access.UserID)
 		return err
+	}
+	if access.Gone != nil && access.Gone() {
+		// It has left while its browser was reached. That is told by the end alone: a close frame
+		// would count as a visit that is over.
+		r.leave(access.UserID)
+		_ = backend.Conn.Close()
+		return &state.Refusal{Err: context.Canceled, Message: "the client has gone", Hint: "stay for the answer"}
 	}
 	r.join(w, req, access, container, backend, tunnel.Config{
 		ClientGone:  tunnel.CloseFrame{Code: 1001, Reason: "client gone"},

@@ -29,6 +29,7 @@ type front struct {
 	w     *world
 	relay *proxy.Relay
 	addr  string
+	gone  func() bool // proxy.Access.Gone
 }
 
 func (w *world) front(hold time.Duration) *front {
@@ -44,7 +45,7 @@ func (w *world) frontOf(relay *proxy.Relay) *front {
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/sessions/"), "/")
 		public, _ := url.Parse("https://browsers.example/base")
-		err := f.relay.Serve(rw, r, proxy.Access{SessionID: id, UserID: "alice", Token: "t+k", PublicURL: public}, "/"+rest)
+		err := f.relay.Serve(rw, r, proxy.Access{SessionID: id, UserID: "alice", Token: "t+k", PublicURL: public, Gone: f.gone}, "/"+rest)
 		if err == nil {
 			return
 		}
@@ -301,6 +302,32 @@ func TestCloseCodesPassBothWays(t *testing.T) {
 		t.Errorf("of a client that vanished the browser heard %v", err)
 	}
 	f.w.await("no clients", func() bool { return f.relay.Count() == 0 })
+}
+
+// A client that left while its browser was reached is no visit: its container is not told that
+// one is over.
+func TestAClientThatLeftBeforeItWasJoinedIsNoVisit(t *testing.T) {
+	_, c, f := linked(t)
+	f.gone = func() bool { return true }
+	end := make(chan error, 1)
+	c.client = func(rw http.ResponseWriter, r *http.Request) {
+		conn, err := (&websocket.Upgrader{}).Upgrade(rw, r, nil)
+		if err == nil {
+			_, _, err = conn.ReadMessage()
+			_ = conn.Close()
+		}
+		end <- err
+	}
+	if conn, resp := f.connect("/sessions/ses_1/ws"); conn != nil || resp.StatusCode == http.StatusSwitchingProtocols {
+		t.Error("it was joined")
+	}
+	var told *websocket.CloseError
+	if err := <-end; err == nil || errors.As(err, &told) && told.Code != websocket.CloseAbnormalClosure {
+		t.Errorf("its container heard %v, want an end without a close frame", err)
+	}
+	if n := f.relay.Count(); n != 0 {
+		t.Errorf("counted %d clients", n)
+	}
 }
 
 func TestAVanishedContainerIsToldToTheClient(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/wallcrawler/wallcrawler/proxy/tunnel"
 )
@@ -17,11 +18,14 @@ func NewTLSDialer(dial tunnel.DialFunc, cfg *tls.Config) tunnel.DialFunc {
 		if err != nil {
 			return nil, err
 		}
-		if at, ok := ctx.Deadline(); ok { // which may be one that nothing happens at
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, at)
-			defer cancel()
+		// http.Transport dials without a deadline, and goes on after whoever asked has given up;
+		// other callers' may be one that nothing happens at.
+		until := time.Now().Add(dialTimeout)
+		if at, ok := ctx.Deadline(); ok && at.Before(until) {
+			until = at
 		}
+		ctx, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
 		secure := tls.Client(conn, cfg)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -181,10 +182,12 @@ func (w *Witness) testify(ctx context.Context, silent []*state.Container) {
 }
 
 // answers asks a container for the version of a browser that it serves, or for its health if
-// it serves none. Whatever it says, short of an error of its own, shows that it is there.
+// it serves none. Whatever it says, short of an error of its own, shows that it is there. Other
+// browsers are asked each time: some may hang or crash while the others serve.
 func (r *Relay) answers(ctx context.Context, c *state.Container) bool {
 	asked := 0
-	for _, id := range c.Slots {
+	for _, i := range rand.Perm(len(c.Slots)) {
+		id := c.Slots[i]
 		s, ok := r.cfg.Mirror.Session(id)
 		if c.Protocol == wire.ProtocolV1 || !ok || s.Phase != state.Ready || !s.BoundTo(c.ID, c.BootID) {
 			continue

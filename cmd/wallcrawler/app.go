@@ -337,7 +337,7 @@ type relayDoor struct{ relay *proxy.Relay }
 // ServeSession implements api.Relay.
 func (d relayDoor) ServeSession(w http.ResponseWriter, r *http.Request, a api.SessionAccess, rest string) error {
 	return d.relay.Serve(w, r, proxy.Access{
-		SessionID: a.SessionID, UserID: a.UserID, Token: a.Token.Reveal(), PublicURL: a.Base, Watch: a.Watch, Tunnelled: a.Tunnelled,
+		SessionID: a.SessionID, UserID: a.UserID, Token: a.Token.Reveal(), PublicURL: a.Base, Watch: a.Watch, Gone: a.Gone, Tunnelled: a.Tunnelled,
 	}, "/"+rest)
 }
 

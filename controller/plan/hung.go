@@ -67,12 +67,16 @@ func (m *planner) mayGiveUp() int {
 	return max(1, m.expected/hungShare) - lately
 }
 
-// silentSince is when a container last reported, or could not: the store was out of reach.
+// silentSince is when a container last reported, or could not: the store was out of reach; or
+// had it known to us: the store has forgotten its last reports.
 func (m *planner) silentSince(c *state.Container) time.Time {
-	if m.StoreGap.Until.After(c.SeenAt) {
-		return m.StoreGap.Until
+	since := c.SeenAt
+	for _, at := range []time.Time{m.StoreGap.Until, m.Filling.LostAt} {
+		if at.After(since) {
+			since = at
+		}
 	}
-	return c.SeenAt
+	return since
 }
 
 // notHung says what is lacking for a silent container to be given up; empty: nothing is.
@@ -125,7 +129,7 @@ func (m *planner) unheard(c *state.Container) string {
 			return fmt.Sprintf("it answers replica %s", r.ID)
 		case t.Quiet < m.HungAfter:
 			return fmt.Sprintf("it may have served a client through replica %s %s ago", r.ID, t.Quiet.Round(time.Second))
-		case t.Silent < m.HungAfter/2:
+		case t.Silent < m.HungAfter*3/4:
 			return fmt.Sprintf("replica %s has asked it in vain for %s only", r.ID, t.Silent.Round(time.Second))
 		}
 		asked++

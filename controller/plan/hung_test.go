@@ -98,6 +98,10 @@ func TestAContainerThatHangsIsGivenUpOnTheWordOfAll(t *testing.T) {
 		{name: "it has reported 50 s ago", world: hanging(change("c1", silentFor(50*time.Second))), waits: "given up in 10s at the earliest"},
 		{name: "it has reported just now", world: hanging(change("c1", silentFor(time.Second)))},
 		{name: "it could not report before, for want of the store", world: hanging(gap(90*time.Second, 30*time.Second)), waits: "in 30s at the earliest"},
+		{name: "the store has forgotten when it last reported", waits: "in 30s at the earliest",
+			world: hanging(func(s *plan.Snapshot) {
+				s.Filling = state.Filling{Incarnation: "i", LostAt: ago(30 * time.Second), Whole: true}
+			})},
 		{name: "it answers a replica", world: hanging(said("r2", func(t *state.Testimony) { t.Silent = 0 })), waits: "it answers replica r2"},
 		{name: "it was asked in vain for a moment only", world: hanging(said("r2", func(t *state.Testimony) { t.Silent = 20 * time.Second })), waits: "in vain for 20s only"},
 		{name: "it still serves a client", world: hanging(said("r1", func(t *state.Testimony) { t.Quiet = 3 * time.Second })), waits: "served a client through replica r1 3s ago"},

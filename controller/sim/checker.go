@@ -111,10 +111,7 @@ func (k *checker) wrote(r *replica, at Step, by state.Authority) {
 
 func (k *checker) session(_ *replica, s *state.Session) {
 	k.w.note("session %s is %s %s", s.ID, s.Phase, s.Reason)
-	if at, over := k.ended[s.ID]; over && s.Phase != state.Ended && !k.losses.excuse(at, func(m *state.Mirror) bool {
-		x, known := m.Session(s.ID)
-		return known && x.Phase == state.Ended
-	}) {
+	if s.Phase != state.Ended && k.over(s.ID) && !k.forgottenEnd(s.ID) {
 		k.violate("state §2", "session %s had ended and is %s again", s.ID, s.Phase)
 	}
 	if s.Phase == state.Ended {
@@ -128,9 +125,26 @@ func (k *checker) session(_ *replica, s *state.Session) {
 // over tells whether a session has ended.
 func (k *checker) over(id string) bool { _, over := k.ended[id]; return over }
 
+// forgottenEnd tells whether a session is over, and a lost store has taken that with it from
+// everybody who reaches it: what was bound to its slot since stands beside it then, until its
+// container says that it holds it no more.
+func (k *checker) forgottenEnd(id string) bool {
+	at, over := k.ended[id]
+	return over && k.losses.excuse(at, func(m *state.Mirror) bool {
+		s, known := m.Session(id)
+		return known && s.Phase == state.Ended
+	})
+}
+
 func (k *checker) container(_ *replica, c *state.Container) {
-	if c.Used() > c.MaxSessions {
-		k.violate("I3", "container %s holds %d sessions in %d slots", c.ID, c.Used(), c.MaxSessions)
+	used := 0
+	for _, id := range c.Slots {
+		if !k.forgottenEnd(id) {
+			used++
+		}
+	}
+	if used > c.MaxSessions {
+		k.violate("I3", "container %s holds %d sessions in %d slots", c.ID, used, c.MaxSessions)
 	}
 	switch c.Phase {
 	case state.Stopping, state.Gone:

@@ -86,6 +86,12 @@ func (s *Store) runAll(ctx context.Context, calls []call) error {
 			for errors.Is(err, errNotSent) && ctx.Err() == nil {
 				_, err = s.run(ctx, c) // it carries no authority that could have run out
 			}
+			if wrongType(err) {
+				// Somebody has put something else in a record's place. It is in quarantine, and one
+				// record is no reason to keep back the others.
+				s.log.Warn("a record cannot be given back", "error", err)
+				return
+			}
 			if err != nil {
 				once.Do(func() { first = err; cancel() })
 			}

@@ -116,7 +116,7 @@ var mutants = []mutant{
 
 	// the checker
 	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
-	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if c.Used() > c.MaxSessions {", "if c.Used() > c.MaxSessions+1 {"}}},
+	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if used > c.MaxSessions {", "if used > c.MaxSessions+1 {"}}},
 	{name: "checker: an old epoch is no matter", by: selfTest, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
 	{name: "checker: sessions may be lost for no reason", by: selfTest, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
 	{name: "checker: what is held may be ended as confirmed", by: selfTest, edits: []edit{{livenessGo, "b != nil && b.goneAt == 0 {", "b != nil && b.goneAt != 0 {"}}},

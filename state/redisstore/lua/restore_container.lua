@@ -61,9 +61,11 @@ if older.phase == 'stopping' and older.bootId == newer.bootId and newer.phase ~=
   if redis.call('SCARD', SLOTS) == 0 then
     change('phase', 'stopping')
   else
-    change('phase', 'draining')
-    change('closing', '1')
-    if not newer.closing then drainSeq = drainSeq + 1 end
+    if newer.phase ~= 'draining' then change('phase', 'draining') end
+    if not newer.closing then
+      change('closing', '1')
+      drainSeq = drainSeq + 1
+    end
   end
 end
 if drainSeq ~= newer.drainSeq then change('drainSeq', text(drainSeq)) end

@@ -17,7 +17,7 @@ if newer and not newborn then
   -- A record that the index lacks is missed again at each look: it is listed, if only to leave.
   if not redis.call('ZSCORE', SESSIONS, sessionID) then
     redis.call('ZADD', SESSIONS, s[1], sessionID)
-    if s[2] == 'ended' then redis.call('ZADD', LEAVING, text(now + 60000), 'session ' .. sessionID) end
+    if s[2] == 'ended' then redis.call('ZADD', LEAVING, text(now + math.max(60000, tonumber(ARGV[12]))), 'session ' .. sessionID) end
   end
   return ok()
 end
