@@ -111,7 +111,10 @@ func (k *checker) wrote(r *replica, at Step, by state.Authority) {
 
 func (k *checker) session(_ *replica, s *state.Session) {
 	k.w.note("session %s is %s %s", s.ID, s.Phase, s.Reason)
-	if s.Phase != state.Ended && k.over(s.ID) && !k.forgottenEnd(s.ID) {
+	// What is over and was lost may be ended once more by a leader that has never heard of its
+	// end, before those who have give it back: that comes to the same.
+	again := s.Phase == state.Ending && k.losses.lost(k.ended[s.ID])
+	if s.Phase != state.Ended && k.over(s.ID) && !again && !k.forgottenEnd(s.ID) {
 		k.violate("state §2", "session %s had ended and is %s again", s.ID, s.Phase)
 	}
 	if s.Phase == state.Ended {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
@@ -34,14 +35,16 @@ func (l *losses) lately(d time.Duration) bool {
 	return len(l.all) > 0 && l.w.now-l.all[len(l.all)-1].at < d
 }
 
+// lost tells whether what was written at that time was lost.
+func (l *losses) lost(written time.Duration) bool {
+	return slices.ContainsFunc(l.all, func(x loss) bool { return x.since <= written && written <= x.at })
+}
+
 // excuse tells whether nobody can be blamed for not knowing what was written at that time: it
 // was lost, and whoever is there and reaches the store remembers it no more, or has not had the
 // time to say so.
 func (l *losses) excuse(written time.Duration, remembers func(m *state.Mirror) bool) bool {
-	lost := false
-	for _, x := range l.all {
-		lost = lost || x.since <= written && written <= x.at
-	}
+	lost := l.lost(written)
 	if !lost || l.lately(settling) {
 		return lost
 	}
