@@ -229,13 +229,13 @@ func (m *Mirror) missing(d doubts, found Records) string {
 	for _, id := range d.sessions {
 		s, known := m.sessions.byID[id]
 		if known && age <= maxSessionMemory && s.Phase != Ended && !slices.ContainsFunc(found.Sessions, func(f *Session) bool { return f.ID == id }) {
-			return fmt.Sprintf("store has lost session %s", id)
+			return fmt.Sprintf("store has lost data: session %s", id)
 		}
 	}
 	for _, id := range d.containers {
 		c, known := m.containers.byID[id]
 		if known && age <= maxContainerMemory && c.Phase != Gone && !slices.ContainsFunc(found.Containers, func(f *Container) bool { return f.ID == id }) {
-			return fmt.Sprintf("store has lost container %s", id)
+			return fmt.Sprintf("store has lost data: container %s", id)
 		}
 	}
 	return ""
@@ -265,13 +265,15 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 	return nil
 }
 
-// Trouble says how the store has lost data that may still be missing; empty: nothing is.
+// Trouble says how the store has lost data that may still be missing; empty: nothing is. It is
+// told to everybody: what record has shown the loss is for the log alone.
 func (m *Mirror) Trouble() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.trouble != "":
-		return m.trouble
+		said, _, _ := strings.Cut(m.trouble, ":")
+		return said
 	case !m.filling.LostAt.IsZero():
 		return "store has lost data and is being rebuilt"
 	}

@@ -25,6 +25,8 @@ var (
 	onMemory = net{"state", "TestMemory"}
 	onRedis  = net{"state/redisstore", "TestOnRedis"}
 	planning = net{"controller/plan", "TestMake"}
+
+	executing = net{"controller", "TestATaskIsStoppedOnlyAfterALastLook"}
 )
 
 const lua = "state/redisstore/lua/"
@@ -49,7 +51,7 @@ var mutants = []mutant{
 	{name: "plan: ready is not shown", edits: []edit{{sessionsGo, `d.Spec.Status != string(state.Ready) {
 			m.do(`, `d.Spec.Status == string(state.Ready) {
 			m.do(`}}},
-	{name: "plan: what is pending in this view is ended as confirmed", edits: []edit{{sessionsGo, "s.BindRev, reason, false})\n}", "s.BindRev, reason, s.Phase == state.Pending})\n}"}}},
+	{name: "plan: what is pending in this view is ended as confirmed", by: planning, edits: []edit{{sessionsGo, "s.BindRev, reason, false})\n}", "s.BindRev, reason, s.Phase == state.Pending})\n}"}}},
 	{name: "plan: the minimum is not kept up", edits: []edit{{capacityGo, "wanted = max(wanted, pool.Min-staying, 0)", "wanted = max(wanted, 0)"}}},
 	{name: "plan: the minimum is kept by what starts", edits: []edit{{capacityGo, "staying-s.starting-pool.Min", "staying-pool.Min"}}},
 	{name: "plan: the maximum is no bound", edits: []edit{{capacityGo, "m.Pool.Max-s.containers", "100-s.containers"}}},
@@ -63,14 +65,14 @@ var mutants = []mutant{
 	{name: "plan: drained containers are kept", edits: []edit{{containersGo, "if c.Phase != state.Draining || c.DrainAck", "if c.Phase == state.Draining || c.DrainAck"}}},
 
 	{name: "plan: who has failed a session is tried again", by: planning, edits: []edit{{bindGo, "return !s.Excludes(c.ID) && (", "return ("}}},
-	{name: "plan: half a fleet that is silent hides nothing", by: planning, edits: []edit{{viewGo, "if expected >= 4 && heard*2 < expected {", "if expected >= 4 && heard < 0 {"}}},
+	{name: "plan: half a fleet that is silent hides nothing", by: planning, edits: []edit{{viewGo, "if m.expected >= 4 && m.heard*2 < m.expected {", "if m.expected >= 4 && m.heard < 0 {"}}},
 	{name: "plan: an old listing of ECS is as good as a new one", by: planning, edits: []edit{{viewGo, "case m.past(m.TasksAt, m.MaxTasksAge):", "case false:"}}},
 	{name: "plan: a paused pool launches", by: planning, edits: []edit{{"controller/plan/launches.go", "case m.Pool.Paused:\n", "case false:\n"}}},
 
 	// the lease and the executor
 	{name: "lease: the leader does not look at its clock", edits: []edit{{leaseGo, "if l.leading && !l.now().Before(l.until) {", "if false {"}}},
 	{name: "lease: it lasts from the answer", edits: []edit{{leaseGo, "l.until = sent.Add(ttl - leaseMargin)", "l.until = l.now().Add(ttl)"}}},
-	{name: "executor: tasks are stopped without a last look", edits: []edit{{callsGo, "if err := k.c.mayStop(ctx, a.ID); err != nil {", "if err := ctx.Err(); err != nil {"}}},
+	{name: "executor: tasks are stopped without a last look", by: executing, edits: []edit{{callsGo, "if err := k.c.mayStop(ctx, a.ID); err != nil {", "if err := ctx.Err(); err != nil {"}}},
 	{name: "executor: calls are never repeated", edits: []edit{{callsGo, "k.retries[key] = retry{r.failures + 1, k.c.now().Add(pause)}", "k.inFlight[key] = true"}}},
 	{name: "executor: the time that sessions wait counts tenfold", edits: []edit{{"controller/controller.go", "c.cfg.Store.Wait(ctx, by, ids, waitInterval)", "c.cfg.Store.Wait(ctx, by, ids, 10*waitInterval)"}}},
 	{name: "executor: a listing of ECS is never taken in", edits: []edit{{observeGo, "w.tasksAt = at", "_ = at"}}},
@@ -86,14 +88,14 @@ var mutants = []mutant{
 	{name: "store: an end frees no slot", by: onMemory, edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
 	{name: "store: a released slot stays", edits: []edit{{memSessions, "m.freeSlot(c, id, m.stamp())", "_ = m.stamp()"}}},
 	{name: "store: what was refused ends for ever", edits: []edit{{memSessions, "if s.Phase != Pending && s.Refused == \"\" && !e.Confirmed {", "if s.Phase != Pending && !e.Confirmed {"}}},
-	{name: "store: an ended id is admitted again", edits: []edit{{memSessions, "if s, ok := m.sessions[a.ID]; ok {", "if s, ok := m.sessions[a.ID]; ok && s.Phase != Ended {"}}},
+	{name: "store: an ended id is admitted again", by: onMemory, edits: []edit{{memSessions, "if s, ok := m.sessions[a.ID]; ok {", "if s, ok := m.sessions[a.ID]; ok && s.Phase != Ended {"}}},
 	{name: "store: registering again is another life", edits: []edit{{memContainer, "if c.BootID != r.BootID {", "if c.BootID != \"\" {"}}},
 	{name: "store: who is stopping may register", edits: []edit{{memContainer, "} else if old.Phase == Stopping || old.Phase == Gone {", "} else if old.Phase == Gone && r.BootID == \"\" {"}}},
 
 	// the mirror
 	{name: "mirror: hints are not read", edits: []edit{
 		{mirrorGo, "if known = m.sessions.has(h.ID, h.Rev); !known {", "if known = true; !known {"},
-		{mirrorGo, "sessions := m.sessions.stale(index.Sessions)", "sessions := m.sessions.stale(nil)"}}},
+		{mirrorGo, "sessions := append(m.sessions.stale(index.Sessions), doubted.sessions...)", "sessions := append(m.sessions.stale(nil), doubted.sessions...)"}}},
 	{name: "mirror: a slow answer sets the clock ahead", edits: []edit{
 		{mirrorGo, "} else if m.storeTime.After(latest) {", "} else {"},
 		{mirrorGo, "if after.Sub(before) > slowRead {", "if false {"}}},
