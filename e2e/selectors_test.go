@@ -52,6 +52,9 @@ func strangers(expression string, all []series) (found []string) {
 			var more []series
 			for _, w := range wanted {
 				for _, v := range values {
+					if m[1] == "le" {
+						v = strings.TrimSuffix(v, ".0") // as Prometheus 3 writes a whole bound
+					}
 					w := maps.Clone(w)
 					w[m[1]] = v
 					more = append(more, w)

@@ -89,6 +89,9 @@ func (c *collector) readHeaders(text string) error {
 		return nil
 	}
 	for one := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(one) == "" {
+			continue // a comma at the end
+		}
 		name, value, ok := strings.Cut(one, "=")
 		value, err := url.PathUnescape(strings.TrimSpace(value))
 		if name = strings.TrimSpace(name); !ok || name == "" || err != nil || strings.ContainsAny(name+value, "\r\n") {
@@ -130,9 +133,11 @@ func (c *collector) Stop(context.Context) error {
 	return nil
 }
 
-// UploadTraces implements otlptrace.Client. It tries again, until ctx ends, what a collector
-// was too busy for.
+// UploadTraces implements otlptrace.Client. It tries again, until ctx ends and for a minute at
+// most, what a collector was too busy for: what comes later waits for it.
 func (c *collector) UploadTraces(ctx context.Context, spans []*otlp.ResourceSpans) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	// On the wire the same as the collector's request, whose package brings gRPC.
 	body, err := proto.Marshal(&otlp.TracesData{ResourceSpans: spans})
 	if err != nil {

@@ -48,7 +48,7 @@ type Tracer struct {
 // New returns a tracer. Nothing is sent before the first span; Shutdown sends the last.
 func New(ctx context.Context, cfg Config) (*Tracer, error) {
 	u, err := url.Parse(cfg.Endpoint)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 		return nil, errors.New("the endpoint for traces must be http(s)://host[:port][/path]; credentials go into OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	client, err := newCollector(u.JoinPath("v1/traces").String(), os.Getenv)

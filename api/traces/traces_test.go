@@ -234,7 +234,7 @@ func TestNoTracerIsNoTrouble(t *testing.T) {
 }
 
 func TestBadEndpointsAreRefusedWithoutBeingTold(t *testing.T) {
-	for _, endpoint := range []string{"collector:4318", "grpc://collector", "http://", "https://user:hunter2@collector", "http://\x00"} {
+	for _, endpoint := range []string{"collector:4318", "grpc://collector", "http://", "https://user:hunter2@collector", "https://collector/?api-key=hunter2", "http://\x00"} {
 		_, err := traces.New(t.Context(), traces.Config{Endpoint: endpoint, Ratio: 1})
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", endpoint, err)

@@ -34,8 +34,9 @@ type Objective struct {
 // Objectives are the service's.
 func Objectives() []Objective {
 	return []Objective{
+		// Prometheus 3 writes a whole bound as a float: 5.0.
 		{"start", 0.99, "sessions have a browser that answers within 5 s",
-			`(sum by (job) (rate(wallcrawler_session_ready_seconds_count[%[1]s])) - sum by (job) (rate(wallcrawler_session_ready_seconds_bucket{le="5"}[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`,
+			`(sum by (job) (rate(wallcrawler_session_ready_seconds_count[%[1]s])) - sum by (job) (rate(wallcrawler_session_ready_seconds_bucket{le=~"5|5.0"}[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`,
 			`(sum by (job) (rate(wallcrawler_session_ready_seconds_count[%[1]s])) + sum by (job) (rate(wallcrawler_session_end_total{reason="failed"}[%[1]s])))`},
 		{"availability", 0.999, "requests are answered, not failed by us",
 			`(sum by (job) (rate(wallcrawler_api_requests_total{code="5xx"}[%[1]s])) or 0 * sum by (job) (rate(wallcrawler_api_requests_total[%[1]s])))`,

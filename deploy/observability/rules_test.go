@@ -151,7 +151,7 @@ func burnCases() []ruleCase {
 		}
 	}
 	return append(all, ruleCase{"WallcrawlerStartBurns", "1h fires for sessions that got none", `,window="1h",severity="page"`, history{
-		`wallcrawler_session_ready_seconds_count{` + one + `,source="warm"}`: growing(80), `wallcrawler_session_ready_seconds_bucket{` + one + `,source="warm",le="5"}`: growing(80),
+		`wallcrawler_session_ready_seconds_count{` + one + `,source="warm"}`: growing(80), `wallcrawler_session_ready_seconds_bucket{` + one + `,source="warm",le="5.0"}`: growing(80),
 		`wallcrawler_session_end_total{` + one + `,reason="failed"}`: growing(20)}, "60m", true})
 }
 
