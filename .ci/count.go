@@ -16,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,7 @@ type run struct {
 	packages                map[string]map[string]*result
 	builds                  map[string]*strings.Builder // import path → what the compiler said
 	passed, failed, skipped int
+	fell                    []string // what has failed, a line each, to be said once more at the end
 }
 
 func (r *run) of(pkg, test string) *result {
@@ -103,7 +105,9 @@ func (r *run) close(e event) {
 		case name == "":
 		case t.outcome == "fail" && !t.failed:
 			failed++
-			fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, clean(t.output.String()))
+			text := clean(t.output.String())
+			fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, text)
+			r.fell = append(r.fell, e.Package+" "+name+": "+verdict(text))
 		case t.outcome == "fail":
 			// A parent of what has failed: what it said itself may still explain.
 			if text := clean(t.output.String()); text != "" {
@@ -119,6 +123,7 @@ func (r *run) close(e event) {
 	}
 	if e.Action == "fail" && failed == 0 {
 		failed++ // it was not built, or something beside its tests has failed
+		r.fell = append(r.fell, e.Package+": not one of its tests, see above")
 	}
 	if e.Action == "fail" {
 		if text := clean(tests[""].output.String()); text != "" {
@@ -149,6 +154,24 @@ func clean(output string) string {
 		}
 	}
 	return strings.Join(kept, "\n")
+}
+
+var said = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
+
+// verdict is the line that tells best why a test failed: what it said last at its own level, but
+// for what the processes that it had started had printed. Those lines are many, and a reader who
+// sees only the end of a log is to find the reason there.
+func verdict(output string) string {
+	last := ""
+	for line := range strings.Lines(output) {
+		if said.MatchString(line) && !strings.Contains(line, " printed:") {
+			last = strings.TrimSpace(line)
+		}
+	}
+	if last == "" {
+		last, _, _ = strings.Cut(strings.TrimSpace(output), "\n")
+	}
+	return fmt.Sprintf("%.300s", last)
 }
 
 // test runs one `go test` and takes in what it says.
@@ -201,6 +224,9 @@ func main() {
 	}
 	if r.skipped > 0 {
 		fmt.Printf("%d skipped\n", r.skipped)
+	}
+	for _, line := range r.fell {
+		fmt.Println("failed", line)
 	}
 	fmt.Printf("in %v\n%d passed, %d failed\n", time.Since(begin).Round(time.Second), r.passed, r.failed)
 	if r.failed > 0 {

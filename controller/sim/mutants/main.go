@@ -70,18 +70,19 @@ func run(o options, seeds map[string]sighting) error {
 		return err
 	}
 	var (
-		mu                    sync.Mutex // guards what follows, seeds and the output
-		wg                    sync.WaitGroup
-		passed, failed, moved int
-		slots                 = make(chan struct{}, max(1, o.beside))
-		say                   = func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
-		begin                 = time.Now()
-		tell                  func(m mutant, c caught, took time.Duration, missed error)
+		mu            sync.Mutex // guards what follows, seeds and the output
+		wg            sync.WaitGroup
+		passed, moved int
+		survived      []string // said once more at the end, where a reader looks first
+		slots         = make(chan struct{}, max(1, o.beside))
+		say           = func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+		begin         = time.Now()
+		tell          func(m mutant, c caught, took time.Duration, missed error)
 	)
 	tell = func(m mutant, c caught, took time.Duration, missed error) {
 		if missed != nil {
-			failed++
-			say("SURVIVED  %-62s %v", m.name, missed)
+			survived = append(survived, fmt.Sprintf("SURVIVED  %-62s %v", m.name, missed))
+			say("%s", survived[len(survived)-1])
 			return
 		}
 		passed++
@@ -123,9 +124,12 @@ func run(o options, seeds map[string]sighting) error {
 	if moved > 0 && !o.record {
 		say("\n%d were caught at another seed than the recorded one: make mutants", moved)
 	}
-	say("\n%d passed, %d failed in %s", passed, failed, time.Since(begin).Round(time.Second))
-	if failed > 0 {
-		return fmt.Errorf("%d planted bugs were not found", failed)
+	if len(survived) > 0 {
+		say("\n%s", strings.Join(survived, "\n"))
+	}
+	say("\n%d passed, %d failed in %s", passed, len(survived), time.Since(begin).Round(time.Second))
+	if len(survived) > 0 {
+		return fmt.Errorf("%d planted bugs were not found", len(survived))
 	}
 	return nil
 }
