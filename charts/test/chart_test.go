@@ -392,7 +392,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"a collector cut off":      {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.collector=null"}, "traces could not reach config.OTEL_EXPORTER_OTLP_ENDPOINT"},
 		"an ingress cut off":       {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.loadBalancers=null"}, "the ingress could not reach the service"},
 		"a balancer cut off":       {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.loadBalancers=null,ingress.enabled=false,registration.enabled=false,service.type=LoadBalancer"}, "the service's load balancer could not reach it"},
-		"registrations cut off":    {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.loadBalancers=null,ingress.enabled=false"}, "registrations could not reach the service"},
+		"registrations cut off":    {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.registrationBalancers=null"}, "networkPolicy.registrationBalancers is empty: registrations could not reach the service"},
 		"Prometheus cut off":       {[]string{"-f", "values/eks.yaml", "--set", "networkPolicy.prometheus=null"}, "the ServiceMonitor's Prometheus could not scrape"},
 		"the chart's other port":   {[]string{"-f", "values/small.yaml", "--set", "config.REGISTER_PORT=1"}, "config.REGISTER_PORT is the chart's to set"},
 		"scaling by nothing":       {[]string{"-f", "values/small.yaml", "--set", "autoscaling.enabled=true,autoscaling.clientsPerReplica=0,autoscaling.cpuPercent=0"}, "autoscaling has nothing to go by"},

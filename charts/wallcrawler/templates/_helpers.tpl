@@ -91,7 +91,7 @@ of ElastiCache Serverless has one more, for reads. */}}
 {{- if and $c.OTEL_EXPORTER_OTLP_ENDPOINT (not $policy.collector) }}{{ fail "networkPolicy.collector is empty: traces could not reach config.OTEL_EXPORTER_OTLP_ENDPOINT" }}{{ end }}
 {{- if and .Values.ingress.enabled (not $policy.loadBalancers) }}{{ fail "networkPolicy.loadBalancers is empty: the ingress could not reach the service" }}{{ end }}
 {{- if and (eq .Values.service.type "LoadBalancer") (not $policy.loadBalancers) }}{{ fail "networkPolicy.loadBalancers is empty: the service's load balancer could not reach it" }}{{ end }}
-{{- if and .Values.registration.enabled (eq .Values.registration.type "LoadBalancer") (not $policy.loadBalancers) }}{{ fail "networkPolicy.loadBalancers is empty: registrations could not reach the service" }}{{ end }}
+{{- if and .Values.registration.enabled (eq .Values.registration.type "LoadBalancer") (not $policy.registrationBalancers) }}{{ fail "networkPolicy.registrationBalancers is empty: registrations could not reach the service" }}{{ end }}
 {{- if and .Values.serviceMonitor.enabled (not $policy.prometheus) }}{{ fail "networkPolicy.prometheus is empty: the ServiceMonitor's Prometheus could not scrape" }}{{ end }}
 {{- end }}
 {{- if and .Values.autoscaling.enabled (not (or .Values.autoscaling.clientsPerReplica .Values.autoscaling.cpuPercent)) }}{{ fail "autoscaling has nothing to go by: set clientsPerReplica or cpuPercent" }}{{ end }}
