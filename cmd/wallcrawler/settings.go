@@ -72,7 +72,7 @@ func serveSettings() []setting {
 		{key: "pool_protocol", env: []string{"POOL_PROTOCOL"}, value: "auto", help: "v1: only containers of the original kind; v2: only ours; auto: the kind that registers first"},
 		{key: "expose_task_arn", env: []string{"EXPOSE_TASK_ARN"}, value: false, help: "write tasks' ARNs into session documents, by which the original's Lambdas stop tasks"},
 		{key: "start_deadline", env: []string{"START_DEADLINE"}, value: 2 * time.Minute, help: "from a launch to its registration, until starts that were seen tell better (90 s to 5 min)"},
-		{key: "max_load", env: []string{"MAX_CONTAINER_LOAD"}, value: 90, unit: "percent", help: "a container whose CPU or memory is busier gets no more sessions; above 100: all do"},
+		{key: "max_load", env: []string{"MAX_CONTAINER_LOAD"}, value: 90, unit: "percent", help: "a container whose memory is fuller gets no more sessions, one whose CPU is busier only those for which there has been no other room for 5 s; above 100: all do"},
 		{key: "hung_after", env: []string{"HUNG_AFTER"}, value: time.Minute, help: "a container whose task runs, and that answers nobody for this long, is given up: its sessions end container_lost, its task is stopped; at least 30 s, 0: never"},
 		{key: "scale_down_hold", env: []string{"SCALE_DOWN_HOLD"}, value: 2 * time.Minute, help: "a container stays empty this long before it is drained"},
 

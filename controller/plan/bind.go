@@ -5,13 +5,21 @@ import (
 	"container/heap"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
 )
 
+// loadPatience is how long a session waits for a container whose CPU is not busy before it takes
+// one that is. A share of a busy CPU within seconds is better than a CPU of its own after the
+// start of a container, and that may never come: a fleet at its maximum, or containers that
+// share a machine. Memory has no such second thought: what takes too much of it is killed.
+const loadPatience = 5 * time.Second
+
 // bind places the pending sessions, oldest first: on a container that serves the same user
-// already, else on the fullest that has room (the emptiest with Spread). It returns those
-// that found none, and leaves the candidates as this plan fills them in m.room.
+// already, else on the fullest that has room (the emptiest with Spread), else, after a while, on
+// the least busy of those with a busy CPU. It returns those that found none, and leaves the
+// candidates as this plan fills them in m.room.
 func (m *planner) bind() (unplaced []*state.Session) {
 	var queue []*state.Session
 	for _, s := range m.Sessions {
@@ -23,7 +31,7 @@ func (m *planner) bind() (unplaced []*state.Session) {
 		return cmp.Or(a.SeenAt.Compare(b.SeenAt), cmp.Compare(a.ID, b.ID))
 	})
 	m.plan.Demand.Pending = len(queue)
-	m.room = m.candidates()
+	m.room = m.candidates(m.bindable)
 	if len(queue) == 0 {
 		return nil
 	}
@@ -33,8 +41,12 @@ func (m *planner) bind() (unplaced []*state.Session) {
 		anybody.add(c)
 	}
 	byUser := m.userShelves(queue)
+	busy := m.candidates(m.busy)
 	for _, s := range queue {
 		c, why := m.place(s, anybody, byUser[s.UserID])
+		if c == nil && m.past(s.SeenAt, loadPatience) {
+			c, why = m.squeeze(s, busy)
+		}
 		if c == nil {
 			unplaced = append(unplaced, s)
 			continue
@@ -43,6 +55,11 @@ func (m *planner) bind() (unplaced []*state.Session) {
 		c.free--
 		if m.Pool.Dedicated {
 			c.tenant = s.UserID
+		}
+		if !m.bindable(c.Container) {
+			// It stays for those only who have waited.
+			busy = slices.DeleteFunc(busy, func(c *candidate) bool { return c.free == 0 })
+			continue
 		}
 		anybody.add(c)
 		own := byUser[s.UserID]
@@ -58,9 +75,7 @@ func (m *planner) bind() (unplaced []*state.Session) {
 
 // place finds the container for one session.
 func (m *planner) place(s *state.Session, anybody, own *shelf) (c *candidate, why string) {
-	fits := func(c *candidate) bool {
-		return !s.Excludes(c.ID) && (!m.Pool.Dedicated || c.tenant == s.UserID || c.tenant == "" && c.Used() == 0)
-	}
+	fits := func(c *candidate) bool { return m.fits(s, c) }
 	if c := own.take(fits); c != nil {
 		return c, fmt.Sprintf("it serves the same user and has %d of %d slots free", c.free, c.MaxSessions)
 	}
@@ -74,6 +89,29 @@ func (m *planner) place(s *state.Session, anybody, own *shelf) (c *candidate, wh
 	return nil, ""
 }
 
+// fits tells whether a session may be placed on a container with room.
+func (m *planner) fits(s *state.Session, c *candidate) bool {
+	return !s.Excludes(c.ID) && (!m.Pool.Dedicated || c.tenant == s.UserID || c.tenant == "" && c.Used() == 0)
+}
+
+// squeeze finds the busy container that takes a session least badly: of those that this plan has
+// given the fewest, the least busy.
+func (m *planner) squeeze(s *state.Session, busy []*candidate) (c *candidate, why string) {
+	given := func(c *candidate) int { return c.Free() - c.free }
+	for _, other := range busy {
+		if !m.fits(s, other) {
+			continue
+		}
+		if c == nil || cmp.Or(cmp.Compare(given(other), given(c)), cmp.Compare(other.Health.CPU, c.Health.CPU)) < 0 {
+			c = other
+		}
+	}
+	if c == nil {
+		return nil, ""
+	}
+	return c, fmt.Sprintf("its CPU is busy, %.0f %%, but nobody with a calmer one has had room for %s", c.Health.CPU*100, loadPatience)
+}
+
 // candidate is a container that sessions may be placed on, as this plan fills it.
 type candidate struct {
 	*state.Container
@@ -82,11 +120,11 @@ type candidate struct {
 	shelves []*shelf // of the users that it serves and that have pending sessions
 }
 
-// candidates lists the containers with room, by id.
-func (m *planner) candidates() []*candidate {
+// candidates lists the containers of a kind with room, by id.
+func (m *planner) candidates(kind func(*state.Container) bool) []*candidate {
 	var room []*candidate
 	for _, c := range m.Containers {
-		if m.bindable(c) && c.Free() > 0 {
+		if kind(c) && c.Free() > 0 {
 			room = append(room, &candidate{Container: c, free: c.Free(), tenant: c.Tenant})
 		}
 	}

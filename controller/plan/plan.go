@@ -85,7 +85,7 @@ type Policy struct {
 	MaxAttempts   int           // bindings tried; 3
 	SuspectAfter  time.Duration // without a report; 15 s
 	HungAfter     time.Duration // silent in every way for this long, a container whose task runs is given up; 60 s, negative: never
-	MaxLoad       float64       // CPU or memory above which nothing is bound; 0.9
+	MaxLoad       float64       // memory above which nothing is bound, CPU above which only what has waited is; 0.9
 	StartDeadline time.Duration // from a launch to its registration, until it is learnt; 120 s
 	ScaleDownHold time.Duration // a container stays empty this long before it is drained; 120 s
 	AbsentAfter   time.Duration // a task unlisted this long is gone; 60 s

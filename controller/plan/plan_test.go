@@ -54,6 +54,14 @@ func phase(p state.ContainerPhase) func(*state.Container) {
 	return func(c *state.Container) { c.Phase = p }
 }
 
+func cpu(load float64) func(*state.Container) {
+	return func(c *state.Container) { c.Health.CPU = load }
+}
+
+func seen(before time.Duration) func(*state.Session) {
+	return func(s *state.Session) { s.SeenAt = ago(before) }
+}
+
 func slots(ids ...string) func(*state.Container) {
 	return func(c *state.Container) { c.Slots = ids }
 }
@@ -200,8 +208,18 @@ func TestMake(t *testing.T) {
 			world: world(container("c1", func(c *state.Container) { c.SeenAt = ago(80 * time.Second) }), session("s1", state.Pending), gap(78*time.Second, 16*time.Second)),
 			want:  []string{"launch #1"}},
 		{name: "nothing is bound to a container above 90 % CPU",
-			world: world(container("c1", func(c *state.Container) { c.Health.CPU = 0.95 }), session("s1", state.Pending)),
+			world: world(container("c1", cpu(0.95)), session("s1", state.Pending, seen(4*time.Second))),
 			want:  []string{"launch #1"}},
+		{name: "unless there was no other room for 5 s; then it is the least busy",
+			world: world(container("c1", cpu(0.99)), container("c2", cpu(0.95)), session("s1", state.Pending, seen(6*time.Second))),
+			want:  []string{"bind s1 c2"}},
+		{name: "and a calm one is better all the same",
+			world: world(container("c1", cpu(0.95)), container("c2", slots("a", "b", "c")), session("s1", state.Pending, seen(6*time.Second)), session("s2", state.Pending, seen(6*time.Second))),
+			want:  []string{"bind s1 c2", "bind s2 c1"}},
+		{name: "those who have waited are shared out among the busy, and none is overfull",
+			world: world(container("c1", slots("a", "b", "c"), cpu(0.95)), container("c2", slots("d", "e", "f"), cpu(0.99)),
+				session("s1", state.Pending, seen(8*time.Second)), session("s2", state.Pending, seen(7*time.Second)), session("s3", state.Pending, seen(6*time.Second))),
+			want: []string{"bind s1 c1", "bind s2 c2", "launch #1"}, hold: plan.HoldSession},
 		{name: "nothing is bound to a container above 90 % memory",
 			world: world(container("c1", func(c *state.Container) { c.Health.Memory = 0.95 }), session("s1", state.Pending)),
 			want:  []string{"launch #1"}},
@@ -534,7 +552,7 @@ func TestBindingsKeepTheRules(t *testing.T) {
 					t.Fatalf("seed %d: %s is bound twice", seed, a.ID)
 				case used[a.Container] > c.MaxSessions:
 					t.Fatalf("seed %d: %s is overfull", seed, a.Container)
-				case c.Phase != state.ContainerReady || c.Health.CPU > 0.9 || c.SeenAt.Before(ago(15*time.Second)):
+				case c.Phase != state.ContainerReady || c.Health.CPU > 0.9 && !sessions[a.ID].SeenAt.Before(ago(5*time.Second)) || c.SeenAt.Before(ago(15*time.Second)):
 					t.Fatalf("seed %d: bound to %+v", seed, c)
 				case p.Dedicated && (len(users[a.Container]) > 1 || c.Used() > 0):
 					t.Fatalf("seed %d: %s serves %v and had %d sessions", seed, a.Container, users[a.Container], c.Used())
@@ -560,7 +578,8 @@ func TestBindingsKeepTheRules(t *testing.T) {
 				continue
 			}
 			for _, c := range s.Containers {
-				if c.Phase == state.ContainerReady && c.Health.CPU <= 0.9 && !c.SeenAt.Before(ago(15*time.Second)) && used[c.ID] < c.MaxSessions {
+				calm := c.Health.CPU <= 0.9 || x.SeenAt.Before(ago(5*time.Second))
+				if c.Phase == state.ContainerReady && calm && !c.SeenAt.Before(ago(15*time.Second)) && used[c.ID] < c.MaxSessions {
 					t.Fatalf("seed %d: %s waits while %s has room", seed, x.ID, c.ID)
 				}
 			}

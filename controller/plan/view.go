@@ -60,9 +60,14 @@ func (m *planner) excused(c *state.Container) bool {
 }
 
 // bindable tells whether sessions may be placed on a container.
-func (m *planner) bindable(c *state.Container) bool {
-	return c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) &&
-		c.Health.CPU <= m.MaxLoad && c.Health.Memory <= m.MaxLoad
+func (m *planner) bindable(c *state.Container) bool { return m.serves(c) && c.Health.CPU <= m.MaxLoad }
+
+// busy tells whether sessions may be placed on a container only if there is nothing better.
+func (m *planner) busy(c *state.Container) bool { return m.serves(c) && c.Health.CPU > m.MaxLoad }
+
+// serves tells whether a container could take a session, however busy its CPU is.
+func (m *planner) serves(c *state.Container) bool {
+	return c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) && c.Health.Memory <= m.MaxLoad
 }
 
 // Unlaunched tells whether a container is no task of ECS, so that nobody tells of its end.

@@ -116,7 +116,7 @@ func (g *Stage) StartService(ctx context.Context, o Options) (s *Service, err er
 		"CONTAINER_PORT="+strconv.Itoa(ports[2]), "WARM_SLOTS=0",
 		"MIN_CONTAINERS="+strconv.Itoa(o.Containers), "MAX_CONTAINERS="+strconv.Itoa(o.Containers),
 		"MAX_SESSIONS_PER_CONTAINER="+strconv.Itoa(o.Slots),
-		"DRAIN_UNREADY=1ms", "DRAIN_TIMEOUT=1ms", "LOG_LEVEL=error",
+		"DRAIN_UNREADY=1ms", "DRAIN_TIMEOUT=1ms", "LOG_LEVEL=error", "MAX_CONTAINER_LOAD=200",
 	), o.Env...)})
 	if err != nil {
 		return nil, err

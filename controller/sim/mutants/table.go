@@ -83,7 +83,7 @@ var mutants = []mutant{
 	{name: "store: binding takes no slot", edits: []edit{{memSessions, "host.Slots = withID(c.Slots, s.ID)", "host.Slots = c.Slots"}}},
 	{name: "plan and store: full containers are bound to", edits: []edit{
 		{memSessions, "if c.Free() == 0 {", "if c.Free() < 0 {"},
-		{bindGo, "if m.bindable(c) && c.Free() > 0 {", "if m.bindable(c) {"},
+		{bindGo, "if kind(c) && c.Free() > 0 {", "if kind(c) {"},
 		{bindGo, "&candidate{Container: c, free: c.Free(), tenant", "&candidate{Container: c, free: c.Free() + 1, tenant"}}},
 	{name: "store: an end frees no slot", by: onMemory, edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
 	{name: "store: a released slot stays", edits: []edit{{memSessions, "m.freeSlot(c, id, m.stamp())", "_ = m.stamp()"}}},
