@@ -38,10 +38,17 @@ type result struct {
 
 type run struct {
 	out                     io.Writer
+	dir                     string // of the module whose tests run now
 	packages                map[string]map[string]*result
 	builds                  map[string]*strings.Builder // import path → what the compiler said
 	passed, failed, skipped int
-	fell                    []string // what has failed, a line each, to be said once more at the end
+	fell                    []failure // to be said once more at the end
+}
+
+// failure is a test that has failed.
+type failure struct {
+	dir, pkg, test string // test is empty: not one of the package's tests
+	why            string
 }
 
 func (r *run) of(pkg, test string) *result {
@@ -107,7 +114,7 @@ func (r *run) close(e event) {
 			failed++
 			text := clean(t.output.String())
 			fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, text)
-			r.fell = append(r.fell, e.Package+" "+name+": "+verdict(text))
+			r.fell = append(r.fell, failure{r.dir, e.Package, name, verdict(text)})
 		case t.outcome == "fail":
 			// A parent of what has failed: what it said itself may still explain.
 			if text := clean(t.output.String()); text != "" {
@@ -123,7 +130,7 @@ func (r *run) close(e event) {
 	}
 	if e.Action == "fail" && failed == 0 {
 		failed++ // it was not built, or something beside its tests has failed
-		r.fell = append(r.fell, e.Package+": not one of its tests, see above")
+		r.fell = append(r.fell, failure{r.dir, e.Package, "", "not one of its tests, see above"})
 	}
 	if e.Action == "fail" {
 		if text := clean(tests[""].output.String()); text != "" {
@@ -156,12 +163,18 @@ func clean(output string) string {
 	return strings.Join(kept, "\n")
 }
 
+// race is what the race detector says of a test in which it has found one.
+const race = "race detected during execution of test"
+
 var said = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
 
 // verdict is the line that tells best why a test failed: what it said last at its own level, but
 // for what the processes that it had started had printed. Those lines are many, and a reader who
 // sees only the end of a log is to find the reason there.
 func verdict(output string) string {
+	if strings.Contains(output, "DATA RACE") || strings.Contains(output, "has a data race") || strings.Contains(output, race) {
+		return race
+	}
 	last := ""
 	for line := range strings.Lines(output) {
 		if said.MatchString(line) && !strings.Contains(line, " printed:") {
@@ -176,6 +189,7 @@ func verdict(output string) string {
 
 // test runs one `go test` and takes in what it says.
 func (r *run) test(dir string, args []string) {
+	r.dir = dir
 	failedBefore := r.failed
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
@@ -207,6 +221,43 @@ func (r *run) test(dir string, args []string) {
 	}
 }
 
+// once is how many failed tests are tried once more, at most. More of them are no accident.
+const once = 5
+
+// again runs what has failed once more, alone now: hundreds of these tests wait for real processes
+// on a machine that may be anybody's. What stands alone is counted as passed and is named as
+// flaky, so that it is looked into; a data race is one, however seldom it is seen.
+func (r *run) again(args []string) {
+	if len(r.fell) > once {
+		return
+	}
+	var still []failure
+	for _, f := range r.fell {
+		if f.test == "" || f.why == race || !alone(f, args) {
+			still = append(still, f)
+			continue
+		}
+		r.failed--
+		r.passed++
+		fmt.Printf("flaky %s %s: %s\n", f.pkg, f.test, f.why)
+	}
+	r.fell = still
+}
+
+// alone runs one test with the flags of args and tells whether it passes.
+func alone(f failure, args []string) bool {
+	words := strings.Split(f.test, "/")
+	for i, word := range words {
+		words[i] = "^" + regexp.QuoteMeta(word) + "$"
+	}
+	flags := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, ".") })
+	cmd := exec.Command("go", append(append([]string{"test", "-v", "-count=1"}, flags...), "-run", strings.Join(words, "/"), f.pkg)...)
+	cmd.Dir = f.dir
+	out, err := cmd.CombinedOutput()
+	fmt.Printf("\n--- once more: %s %s\n%s\n", f.pkg, f.test, clean(string(out)))
+	return err == nil && strings.Contains(string(out), "--- PASS: "+f.test+" ")
+}
+
 func main() {
 	r := &run{out: os.Stdout, packages: map[string]map[string]*result{}, builds: map[string]*strings.Builder{}}
 	begin := time.Now()
@@ -218,6 +269,7 @@ func main() {
 	for _, dir := range modules {
 		r.test(dir, []string{"-shuffle=on", "-timeout", "10m", "./..."})
 	}
+	r.again(args)
 	if r.passed == 0 && r.failed == 0 {
 		fmt.Println("no test has run")
 		r.failed++
@@ -225,8 +277,8 @@ func main() {
 	if r.skipped > 0 {
 		fmt.Printf("%d skipped\n", r.skipped)
 	}
-	for _, line := range r.fell {
-		fmt.Println("failed", line)
+	for _, f := range r.fell {
+		fmt.Printf("failed %s %s: %s\n", f.pkg, f.test, f.why)
 	}
 	fmt.Printf("in %v\n%d passed, %d failed\n", time.Since(begin).Round(time.Second), r.passed, r.failed)
 	if r.failed > 0 {

@@ -2,49 +2,25 @@ package e2e
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wallcrawler/wallcrawler/e2e/stage"
 )
 
-// ports hands out each free port once per run.
-var ports struct {
-	sync.Mutex
-	given map[int]bool
-}
-
-// freePort finds a TCP port of 127.0.0.1 on which nobody listens. It is below those that the
-// system gives to outgoing connections: one of these might take it before it is used, or
-// between a server's end and its next start.
+// freePort finds a TCP port of 127.0.0.1 on which nobody listens.
 func freePort(t *testing.T) int {
 	t.Helper()
-	const first, last = 12000, 32000
-	ports.Lock()
-	defer ports.Unlock()
-	for range last - first {
-		port := first + rand.IntN(last-first)
-		if ports.given[port] {
-			continue
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		if ports.given == nil {
-			ports.given = map[int]bool{}
-		}
-		ports.given[port] = true
-		return port
+	port, err := stage.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return 0
+	return port
 }
 
 // redisServer is a real one that keeps its data over a restart.

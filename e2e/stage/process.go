@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -130,14 +132,36 @@ func (t *Tail) Text() string {
 	return string(t.kept)
 }
 
-// FreePort finds a TCP port of 127.0.0.1 on which nobody listens.
+// given are the ports that FreePort has found.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// FreePort finds a TCP port of 127.0.0.1 on which nobody listens, each once per process. It is
+// below those that the system gives to outgoing connections: one of these might take it before it
+// is used, or between a server's end and its next start.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	const first, last = 12000, 32000
+	given.Lock()
+	defer given.Unlock()
+	for range last - first {
+		port := first + rand.IntN(last-first)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		if given.ports == nil {
+			given.ports = map[int]bool{}
+		}
+		given.ports[port] = true
+		return port, nil
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("no TCP port of 127.0.0.1 from 12000 to 32000 is free")
 }
 
 // Pause waits, less if ctx ends.
