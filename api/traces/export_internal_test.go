@@ -3,6 +3,7 @@ package traces
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"net/http"
@@ -121,6 +122,33 @@ func TestBadVariablesAreRefusedWithoutBeingTold(t *testing.T) {
 	for _, name := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
 		if _, err := newCollector("http://127.0.0.1:4318/v1/traces", lookup(map[string]string{"OTEL_EXPORTER_OTLP_" + name: "/nowhere"})); err == nil {
 			t.Errorf("%s may name a file that is not there", name)
+		}
+	}
+}
+
+// TestTheChartTakesWhatTheExporterReads: no more, and headers as secrets.
+func TestTheChartTakesWhatTheExporterReads(t *testing.T) {
+	text, err := os.ReadFile("../../charts/wallcrawler/files/otel.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var secret map[string]bool
+	if err := json.Unmarshal(text, &secret); err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]bool{}
+	if _, err := newCollector("http://127.0.0.1:1", func(name string) string { read[name] = true; return "" }); err != nil {
+		t.Fatal(err)
+	}
+	for name := range read {
+		isSecret, taken := secret[name]
+		if want := strings.HasSuffix(name, "_HEADERS"); !taken || isSecret != want {
+			t.Errorf("%s: the chart takes it: %v, as a secret: %v, want %v", name, taken, isSecret, want)
+		}
+	}
+	for name := range secret {
+		if !read[name] && !strings.HasPrefix(name, "OTEL_BSP_") { // those are the SDK's
+			t.Errorf("the chart takes %s, which nobody reads", name)
 		}
 	}
 }

@@ -378,6 +378,8 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"a misspelt value":         {[]string{"-f", "values/small.yaml", "--set", "replica=2"}, "replica"},
 		"a misspelt setting":       {[]string{"-f", "values/small.yaml", "--set", "config.MAX_CONTAINER=2"}, "config.MAX_CONTAINER: there is no such setting"},
 		"a secret in config":       {[]string{"-f", "values/small.yaml", "--set", "config.JWT_SECRET=x"}, "config.JWT_SECRET is a secret: it belongs in secretEnv"},
+		"a collector's token":      {[]string{"-f", "values/small.yaml", "--set", "config.OTEL_EXPORTER_OTLP_TRACES_HEADERS=x"}, "config.OTEL_EXPORTER_OTLP_TRACES_HEADERS is a secret: it belongs in secretEnv"},
+		"traces by gRPC":           {[]string{"-f", "values/small.yaml", "--set", "config.OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}, "config.OTEL_EXPORTER_OTLP_PROTOCOL: there is no such setting"},
 		"the chart's setting":      {[]string{"-f", "values/small.yaml", "--set", "config.DRAIN_TIMEOUT=1s"}, "config.DRAIN_TIMEOUT is the chart's to set"},
 		"a setting as a secret":    {[]string{"-f", "values/trial.yaml", "--set", "secretEnv.values.PUBLIC_URL=x"}, "secretEnv.values.PUBLIC_URL: there is no such secret setting"},
 		"two sources of secrets":   {[]string{"-f", "values/trial.yaml", "--set", "secretEnv.existingSecret=x"}, "both set"},

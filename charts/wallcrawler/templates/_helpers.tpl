@@ -61,7 +61,7 @@ of ElastiCache Serverless has one more, for reads. */}}
 {{/* What would only show when pods do not come up. */}}
 {{- define "wallcrawler.check" -}}
 {{- $c := .Values.config }}
-{{- $known := dict }}
+{{- $known := .Files.Get "files/otel.json" | fromJson }} {{/* of OpenTelemetry's, those that api/traces reads; true: a secret */}}
 {{- range .Files.Get "files/settings.json" | fromJsonArray }}{{ $setting := . }}{{ range .env }}{{ $known = set $known . $setting.secret }}{{ end }}{{ end }}
 {{- range $name, $value := $c }}
 {{- if not (hasKey $known $name) }}{{ fail (printf "config.%s: there is no such setting, see docs/configuration.md" $name) }}{{ end }}
