@@ -130,7 +130,9 @@ func rows() []row {
 			one("Clients", "none", query{`sum(wallcrawler_v1_clients{job="$job"})`, "clients"}),
 			one("Bytes", "Bps", sums("wallcrawler_v1_bytes_total", "direction")),
 			one("Messages", "ops", sums("wallcrawler_v1_messages_total", "direction")),
-			one("Dropped, ignored, mute", "ops", sums("wallcrawler_v1_dropped_total", "reason"), sums("wallcrawler_v1_ignored_total", "reason"),
+			one("Dropped, ignored, mute", "ops",
+				query{sums("wallcrawler_v1_dropped_total", "reason").expr, "dropped: {{reason}}"},
+				query{sums("wallcrawler_v1_ignored_total", "reason").expr, "ignored: {{reason}}"},
 				query{`sum(rate(wallcrawler_v1_mute_total{job="$job"}[$__rate_interval]))`, "mute"}),
 		}},
 		{"Processes", []panel{
