@@ -273,7 +273,8 @@ func (c *Controller) reign(ctx context.Context) {
 // begin starts a reign with nothing but what the store holds.
 func (c *Controller) begin() {
 	c.world = newWorld(c.cfg)
-	c.pool = &pool{}
+	// An epoch is the store's clock in ms when it was given, as long as that has not gone back.
+	c.pool = &pool{ends: ends{since: time.UnixMilli(c.lead.epochNow())}}
 	c.calls = newCalls(c)
 	c.hinted() // what another reign left
 	c.pool.note(state.Event{Kind: state.KindPool, Reason: state.EventLeading,
@@ -315,7 +316,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
 	busy := c.now().Sub(planning)
-	c.tellEnds(c.metrics.countEnds(snapshot.Sessions))
+	c.tellEnds(c.pool.ends.fresh(snapshot.Sessions))
 	c.tellHolds(p.Holds)
 	c.act(ctx, p)
 	c.keepHouse(ctx, snapshot, policy.Pool)

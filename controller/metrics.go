@@ -29,9 +29,6 @@ type metrics struct {
 	circuitOpen   prometheus.Gauge
 	startDeadline prometheus.Gauge
 	launchFailed  *prometheus.GaugeVec
-
-	endsSeen map[string]bool // ended sessions already counted; owned by the loop
-	primed   bool
 }
 
 // The results of an action.
@@ -84,7 +81,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "wallcrawler_start_deadline_seconds", Help: "Time from a launch to its registration that is allowed, as learnt."}),
 		launchFailed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "wallcrawler_launches_failed", Help: "Launches of the last ten minutes that failed, by cause."}, []string{"cause"}),
-		endsSeen: map[string]bool{},
 	}
 	for _, result := range []string{"obeyed", "refused", "absent"} {
 		m.desired.WithLabelValues(result)
@@ -175,21 +171,4 @@ func taskState(t *state.Task) string {
 	default:
 		return "starting"
 	}
-}
-
-// countEnds counts the sessions that have ended since the last plan, and gives them.
-func (m *metrics) countEnds(sessions []*state.Session) (ended []*state.Session) {
-	present := map[string]bool{}
-	for _, s := range sessions {
-		if s.Phase != state.Ended {
-			continue
-		}
-		present[s.ID] = true
-		if !m.endsSeen[s.ID] && m.primed {
-			m.ends.WithLabelValues(string(s.Reason)).Inc()
-			ended = append(ended, s)
-		}
-	}
-	m.endsSeen, m.primed = present, true
-	return ended
 }

@@ -44,6 +44,7 @@ type pool struct {
 	listedAt time.Time        // as noted
 
 	holds   holds
+	ends    ends
 	shown   state.PoolState
 	shownAt time.Time // monotonic
 

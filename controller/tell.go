@@ -66,10 +66,11 @@ func (c *Controller) tell(e state.Event) {
 	c.pool.note(e)
 }
 
-// tellEnds tells of sessions that have ended; as events, of those that ended otherwise than
+// tellEnds counts and tells of sessions that have ended; as events, of those that ended otherwise than
 // their requesters wished.
 func (c *Controller) tellEnds(ended []*state.Session) {
 	for _, s := range ended {
+		c.metrics.ends.WithLabelValues(string(s.Reason)).Inc()
 		if c.cfg.Ended != nil {
 			c.cfg.Ended(s)
 		}
