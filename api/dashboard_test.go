@@ -38,7 +38,7 @@ func TestDashboardInABrowser(t *testing.T) {
 			return []state.Task{{ARN: "arn:aws:ecs:us-east-1:000000000000:task/wallcrawler/0a1b2c3d4e5f", ContainerID: "cnt_lead",
 				LastStatus: "RUNNING", DesiredStatus: "RUNNING", Addr: "127.0.0.9", StartedAt: time.Now().Add(-5 * time.Minute)}}, nil
 		}
-		c.Plan = func(context.Context) (any, error) {
+		c.Plan = func(context.Context, func(string) bool) (any, error) {
 			return map[string]any{"leader": true, "actions": []map[string]string{{"action": "launch", "why": "3 sessions wait and no container has room for them"}}}, nil
 		}
 	})

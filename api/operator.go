@@ -119,3 +119,20 @@ func (s *Server) show(what string, view func(ctx context.Context) (any, error)) 
 		return c.JSON(http.StatusOK, v)
 	}
 }
+
+// showPlan answers with the plan. As with events, other users' sessions are named to operators
+// only.
+func (s *Server) showPlan(c echo.Context) error {
+	if s.plan == nil {
+		return s.refuseRoute(c)
+	}
+	var mayKnow func(user string) bool
+	if me := userOf(c); !s.operators[me] {
+		mayKnow = func(user string) bool { return user != "" && user == me }
+	}
+	v, err := s.plan(c.Request().Context(), mayKnow)
+	if err != nil {
+		return fmt.Errorf("making the view of the plan: %w", err)
+	}
+	return c.JSON(http.StatusOK, v)
+}

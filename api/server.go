@@ -144,7 +144,8 @@ type Config struct {
 
 	// The operator's views, made elsewhere; nil: not offered.
 	Tasks func(ctx context.Context) (any, error)
-	Plan  func(ctx context.Context) (any, error)
+	// Plan is told for which users' sessions it may name them; nil: for all.
+	Plan func(ctx context.Context, mayKnow func(user string) bool) (any, error)
 }
 
 // Limits of one replica.
@@ -184,7 +185,7 @@ type Server struct {
 	maxBody        int64
 	bodyTimeout    time.Duration
 	tasks          func(ctx context.Context) (any, error)
-	plan           func(ctx context.Context) (any, error)
+	plan           func(ctx context.Context, mayKnow func(user string) bool) (any, error)
 	created        func(session string, began time.Time, header http.Header)
 
 	log      *slog.Logger
@@ -310,7 +311,7 @@ func (s *Server) routes(gatherer prometheus.Gatherer) http.Handler {
 	e.GET("/v1/containers", s.listContainers, s.authenticated)
 	e.GET("/v1/tasks", s.show("tasks", s.tasks), s.authenticated)
 	e.GET("/v1/events", s.listEvents, s.authenticated)
-	e.GET("/v1/plan", s.show("the plan", s.plan), s.authenticated)
+	e.GET("/v1/plan", s.showPlan, s.authenticated)
 	for _, r := range notImplemented() {
 		e.Add(r[0], r[1], s.refuseRoute, s.authenticated)
 	}

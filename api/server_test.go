@@ -264,7 +264,7 @@ func TestOperatorViews(t *testing.T) {
 	}
 	bare := newHouse(t, func(c *api.Config) {
 		c.Tasks = nil
-		c.Plan = func(context.Context) (any, error) { return nil, state.ErrUnavailable }
+		c.Plan = func(context.Context, func(string) bool) (any, error) { return nil, state.ErrUnavailable }
 		c.Gatherer = nil
 	})
 	answer := bare.alice("GET", "/v1/tasks", "")
@@ -316,6 +316,26 @@ func TestEventsOfSessionsAreForTheirUsersAndOperators(t *testing.T) {
 			if got := strings.Join(said, " "); got != want[i] {
 				t.Errorf("%s as number %d: got %q, want %q", query, i, got, want[i])
 			}
+		}
+	}
+}
+
+// The plan names sessions to their own users, and to operators.
+func TestThePlanIsToldWhomItMayNameSessionsOf(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) {
+		c.Operators = []string{"bob"}
+		c.Plan = func(_ context.Context, mayKnow func(string) bool) (any, error) {
+			if mayKnow == nil {
+				return "all", nil
+			}
+			return fmt.Sprint(mayKnow("alice"), mayKnow("bob"), mayKnow("")), nil
+		}
+	})
+	for key, want := range map[string]string{aliceKey: "true false false", bobKey: "all"} {
+		var got string
+		h.call("GET", "/v1/plan", "", "X-BB-API-Key", key).get(t, &got)
+		if got != want {
+			t.Errorf("told %q, want %q", got, want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -460,6 +461,39 @@ func TestExplainSaysWhatWouldBeDone(t *testing.T) {
 		}
 		if !found || !e.Leading || e.Demand.Pending != 1 {
 			t.Errorf("explanation: %+v", e)
+		}
+	})
+}
+
+func TestExplainNamesSessionsToThoseWhoMayKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, state.Pool{Max: 1, MaxSessions: 2, Paused: true}, nil)
+		r.store.SetDocument("s-ann", pending("s-ann"), time.Hour)
+		r.store.SetDocument("s-bob", strings.ReplaceAll(pending("s-bob"), "ann", "bob"), time.Hour)
+		r.until(5*time.Second, "they are known", func() bool { return r.phase("s-ann") == state.Pending && r.phase("s-bob") == state.Pending })
+		r.store.SetDocument("s-bad", `{"userId":`, time.Hour)
+		pass(100 * time.Millisecond)
+		for user, want := range map[string][3]bool{"": {true, true, true}, "ann": {true, false, false}, "eve": {false, false, false}} {
+			mayKnow := func(u string) bool { return u == user }
+			if user == "" {
+				mayKnow = nil
+			}
+			e, err := r.c.ExplainTo(t.Context(), mayKnow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, id := range []string{"s-ann", "s-bob", "s-bad"} {
+				if got := strings.Contains(string(text), id); got != want[i] {
+					t.Errorf("to user %q %s shows: %t, want %t: %s", user, id, got, want[i], text)
+				}
+			}
+			if len(e.Actions)+len(e.Holds) < 3 {
+				t.Errorf("user %q is told too little: %s", user, text)
+			}
 		}
 	})
 }

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/controller/plan"
@@ -38,6 +39,12 @@ type Held struct {
 // scale-down does not show; what waits for the account's allowance, and since when the addresses
 // of silent containers have refused, shows on the leader.
 func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
+	return c.ExplainTo(ctx, nil)
+}
+
+// ExplainTo is Explain for somebody who may know of the sessions of those users only for whom
+// mayKnow is true; nil: of all. Other sessions' ids are masked, what is done with them shows.
+func (c *Controller) ExplainTo(ctx context.Context, mayKnow func(user string) bool) (Explanation, error) {
 	// Nobody waits here for machines that do not answer: what the leader has found out will do.
 	cfg := c.cfg
 	cfg.Refuses = nil
@@ -83,5 +90,42 @@ func (c *Controller) Explain(ctx context.Context) (Explanation, error) {
 	if held := c.held.Load(); held != nil && e.Leading {
 		e.Holds = append(e.Holds, *held...)
 	}
+	if mayKnow != nil {
+		e.mask(userOfSessions(s), mayKnow)
+	}
 	return e, nil
+}
+
+// masked stands for the id of a session that is not the asking user's.
+const masked = "(another user's)"
+
+// userOfSessions tells whose sessions and documents a snapshot's are, by id.
+func userOfSessions(s plan.Snapshot) map[string]string {
+	users := map[string]string{}
+	for id, d := range s.Documents {
+		users[id] = d.Spec.UserID
+	}
+	for _, x := range s.Sessions { // what was admitted stays its user's, whatever the document says
+		users[x.ID] = x.UserID
+	}
+	return users
+}
+
+// mask hides the ids of sessions whose users mayKnow is false for.
+func (e *Explanation) mask(users map[string]string, mayKnow func(user string) bool) {
+	hide := func(aboutSession bool, id, text *string) {
+		if aboutSession && *id != "" && !mayKnow(users[*id]) {
+			*text = strings.ReplaceAll(*text, *id, masked)
+			*id = masked
+		}
+	}
+	for i := range e.Actions {
+		a := &e.Actions[i]
+		hide(a.Kind.AboutSession(), &a.Subject, &a.Because)
+	}
+	for i := range e.Holds {
+		h := &e.Holds[i]
+		kind := heldKey{h.What, h.ID}.kind()
+		hide(kind == state.KindSession || kind == state.KindDocument, &h.ID, &h.Why)
+	}
 }

@@ -231,7 +231,9 @@ func newService(ctx context.Context, o options) (*service, error) {
 		Relay: relayDoor{s.relay}, Replica: o.replica, Version: o.version, PublicURL: o.publicURL,
 		Log: o.log, Registerer: registry, Gatherer: registry, Created: tracer.Created,
 		Tasks: func(ctx context.Context) (any, error) { return listTasks(ctx, fleet) },
-		Plan:  func(ctx context.Context) (any, error) { return s.controller.Explain(ctx) },
+		Plan: func(ctx context.Context, mayKnow func(user string) bool) (any, error) {
+			return s.controller.ExplainTo(ctx, mayKnow)
+		},
 	})
 	if err != nil {
 		_ = store.Close()

@@ -47,7 +47,7 @@ func serveSettings() []setting {
 		{key: "container_token", env: []string{"CONTAINER_TOKEN"}, value: "", secret: true, help: "one token for all containers that were not launched here; needs CONTAINER_CIDRS; empty: none are taken"},
 		{key: "api_keys", env: []string{"API_KEYS"}, value: "", secret: true, unit: "comma list", help: "comma list of key or name:key"},
 		{key: "api_keys_secret_arn", env: []string{"API_KEYS_SECRET_ARN"}, value: "", help: "more of them in Secrets Manager, as JSON {\"API_KEYS\":[…]}"},
-		{key: "operators", env: []string{"OPERATORS"}, value: "", unit: "comma list", help: "comma list of the names of API keys whose holders see the events of everybody's sessions; others see those of their own, and the fleet's"},
+		{key: "operators", env: []string{"OPERATORS"}, value: "", unit: "comma list", help: "comma list of the names of API keys whose holders see the events of everybody's sessions, and their ids in the plan; others see those of their own, and the fleet's"},
 		{key: "api_keys_arn", env: []string{"API_KEYS_ARN"}, value: "", help: "accepted and not used"},
 		{key: "secrets_endpoint", env: []string{"AWS_ENDPOINT_URL_SECRETS_MANAGER"}, value: "", help: "another Secrets Manager, for tests; empty: AWS_ENDPOINT_URL, else AWS's own"},
 

@@ -52,6 +52,16 @@ func Kinds() []Kind {
 		KindStopTask, KindMarkGone, KindForgetLaunch}
 }
 
+// AboutSession tells whether the subject of such an action is a session, or its document.
+func (k Kind) AboutSession() bool {
+	switch k {
+	case KindAdmit, KindEnd, KindUnbind, KindBind, KindAmend, KindRestore, KindProject:
+		return true
+	default:
+		return false
+	}
+}
+
 // Target is what an action is done to, and why.
 type Target struct {
 	ID  string // of a session, container, launch, or the ARN of a task
