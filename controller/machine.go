@@ -13,7 +13,7 @@ type machine struct {
 	callers int                 // calls to ECS at once
 	// beside runs something beside the loop; wg ends after it.
 	beside func(wg *sync.WaitGroup, do func())
-	// write runs one of several writes to the store that need not wait for one another.
+	// write runs one of several calls, mostly writes to the store, that need not wait for one another.
 	write func(wg *sync.WaitGroup, do func())
 }
 

@@ -2,11 +2,14 @@ package controller
 
 import (
 	"context"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
 )
+
+// replicasAtOnce bounds how many replicas are asked at once.
+const replicasAtOnce = 32
 
 // startHearing reads what the replicas know of silent containers, if there are any.
 func (w *world) startHearing(ctx context.Context, now time.Time) {
@@ -34,12 +37,40 @@ func (w *world) startHearing(ctx context.Context, now time.Time) {
 			l.replicas, l.err = w.cfg.Store.Replicas(bounded)
 		}
 		if w.cfg.ReplicaGone != nil {
-			l.replicas = slices.DeleteFunc(l.replicas, func(r state.Replica) bool {
-				return !r.Live(w.cfg.Mirror.Now()) && w.cfg.ReplicaGone(bounded, r)
-			})
+			l.replicas = w.dropGone(ctx, l.replicas)
 		}
 		w.report(ctx, l)
 	})
+}
+
+// dropGone leaves out the replicas that are certainly dead. Only those whose announcement has
+// lapsed are asked: one that drains takes no connections and serves clients still, and goes on
+// being announced for as long as it does. They are asked side by side, each within a time of
+// its own, so that many that do not answer take no longer than one.
+func (w *world) dropGone(ctx context.Context, replicas []state.Replica) []state.Replica {
+	var group sync.WaitGroup
+	gone := make([]bool, len(replicas))
+	slots := make(chan struct{}, replicasAtOnce)
+	for i, r := range replicas {
+		if r.Live(w.cfg.Mirror.Now()) {
+			continue
+		}
+		slots <- struct{}{}
+		w.cfg.machine.write(&group, func() {
+			defer func() { <-slots }()
+			bounded, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			gone[i] = w.cfg.ReplicaGone(bounded, r)
+		})
+	}
+	group.Wait()
+	var left []state.Replica
+	for i, r := range replicas {
+		if !gone[i] {
+			left = append(left, r)
+		}
+	}
+	return left
 }
 
 // mergeHearing takes in what the replicas know. What could not be read is not known.
