@@ -17,6 +17,10 @@ const (
 	maxEvents     = 1000
 )
 
+// eventsRead is the header of an answer that names the last event which was looked at for it,
+// whether or not the asking user may know of it: given as after, it spares the next question all those.
+const eventsRead = "Events-Read"
+
 // eventJSON is an event as operators see it.
 type eventJSON struct {
 	ID      string            `json:"id"` // give it as after to read on
@@ -42,7 +46,7 @@ func (s *Server) listEvents(c echo.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), storeTimeout)
 	defer cancel()
-	events, err := s.events(ctx, c.QueryParam("after"), limit, s.eventFilter(userOf(c), c.QueryParam("object")))
+	events, read, err := s.events(ctx, c.QueryParam("after"), limit, s.eventFilter(userOf(c), c.QueryParam("object")))
 	if err != nil {
 		return err
 	}
@@ -51,6 +55,9 @@ func (s *Server) listEvents(c echo.Context) error {
 		out = append(out, eventJSON{ID: e.ID, At: stamp(e.At), Kind: e.Kind, Object: e.Object, Reason: e.Reason, Message: e.Message})
 	}
 	c.Response().Header().Set("Cache-Control", "no-store")
+	if read != "" {
+		c.Response().Header().Set(eventsRead, read)
+	}
 	return c.JSON(http.StatusOK, out)
 }
 
@@ -65,27 +72,32 @@ func (s *Server) eventFilter(user, object string) func(state.Event) bool {
 	}
 }
 
-func (s *Server) events(ctx context.Context, after string, limit int, meant func(state.Event) bool) ([]state.Event, error) {
+// events gives those that are meant, and the id of the last event after which none of them
+// was left out; empty: there is none.
+func (s *Server) events(ctx context.Context, after string, limit int, meant func(state.Event) bool) (found []state.Event, read string, err error) {
 	n := limit
 	if meant != nil {
 		n = state.EventsKept // of which those that are meant may be few
 	}
 	var events []state.Event
-	var err error
 	if after == "" {
 		events, err = s.store.Tail(ctx, n)
 	} else {
 		events, err = s.store.EventsAfter(ctx, after, n)
 	}
-	if err != nil || meant == nil {
-		return events, err
+	if err != nil || len(events) == 0 {
+		return nil, "", err
 	}
-	found := slices.DeleteFunc(events, func(e state.Event) bool { return !meant(e) })
+	read = events[len(events)-1].ID
+	if meant == nil {
+		return events, read, nil
+	}
+	found = slices.DeleteFunc(events, func(e state.Event) bool { return !meant(e) })
 	switch {
 	case len(found) <= limit:
-		return found, nil
+		return found, read, nil
 	case after == "":
-		return found[len(found)-limit:], nil // the latest
+		return found[len(found)-limit:], read, nil // the latest
 	}
-	return found[:limit], nil // the next
+	return found[:limit], found[limit-1].ID, nil // the next
 }

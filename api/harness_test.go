@@ -67,7 +67,9 @@ func newHouse(t *testing.T, edits ...func(*api.Config)) *house {
 		Log:        slog.New(slog.NewJSONHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Registerer: registry, Gatherer: registry,
 		Tasks: func(context.Context) (any, error) { return []map[string]string{{"arn": "task-1"}}, nil },
-		Plan:  func(context.Context, func(string) bool) (any, error) { return map[string]any{"actions": []string{}}, nil },
+		Plan: func(context.Context, func(string) bool) (any, error) {
+			return map[string]any{"actions": []string{}}, nil
+		},
 	}
 	for _, edit := range edits {
 		edit(&cfg)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -317,6 +318,31 @@ func TestEventsOfSessionsAreForTheirUsersAndOperators(t *testing.T) {
 				t.Errorf("%s as number %d: got %q, want %q", query, i, got, want[i])
 			}
 		}
+	}
+}
+
+// Who follows events is spared those that are not for him: the next question begins after the
+// last that was looked at, and never beyond one that did not fit.
+func TestAnAnswerOfEventsTellsHowFarItHasRead(t *testing.T) {
+	h := newHouse(t)
+	for i := range 6 {
+		user := "bob"
+		if i%3 == 0 {
+			user = "alice" // 0 and 3
+		}
+		must(t, h.store.Note(t.Context(), state.Event{Kind: state.KindSession, Object: "ses_1", Message: strconv.Itoa(i), User: user}))
+	}
+	all, err := h.store.Tail(t.Context(), 10)
+	must(t, err)
+	for query, want := range map[string]int{
+		"": 5, "?limit=1": 5, "?after=0": 5, "?after=0&limit=1": 0, "?limit=1&after=" + all[0].ID: 5, "?after=" + all[3].ID: 5,
+	} {
+		if got := h.call("GET", "/v1/events"+query, "", "X-BB-API-Key", aliceKey).header.Get("Events-Read"); got != all[want].ID {
+			t.Errorf("%q has read up to %q, want event %d, %q", query, got, want, all[want].ID)
+		}
+	}
+	if got := h.call("GET", "/v1/events?after="+all[5].ID, "", "X-BB-API-Key", aliceKey).header.Get("Events-Read"); got != "" {
+		t.Errorf("without anything to read: %q", got)
 	}
 }
 

@@ -73,19 +73,25 @@ const clientTimeout = 60 * time.Second
 
 // do makes a request and reads the answer into out.
 func (c apiClient) do(ctx context.Context, method, path string, in, out any) error {
+	_, err := c.ask(ctx, method, path, in, out)
+	return err
+}
+
+// ask is do, and gives the answer's header.
+func (c apiClient) ask(ctx context.Context, method, path string, in, out any) (http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 	defer cancel()
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.server+path, body)
 	if err != nil {
-		return fmt.Errorf("making the request: %w", err)
+		return nil, fmt.Errorf("making the request: %w", err)
 	}
 	req.Header.Set("X-BB-API-Key", c.key)
 	if in != nil {
@@ -93,24 +99,24 @@ func (c apiClient) do(ctx context.Context, method, path string, in, out any) err
 	}
 	resp, err := (&http.Client{Timeout: time.Minute}).Do(req)
 	if err != nil {
-		return fmt.Errorf("asking %s: %w: is the service running?", c.server, err)
+		return nil, fmt.Errorf("asking %s: %w: is the service running?", c.server, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if resp.StatusCode >= 300 {
-		return refused(resp.StatusCode, text)
+		return nil, refused(resp.StatusCode, text)
 	}
 	if raw, ok := out.(*json.RawMessage); ok {
 		*raw = text
-		return nil
+		return resp.Header, nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 // refused makes an error of a service's refusal.

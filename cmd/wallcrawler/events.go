@@ -63,7 +63,7 @@ func printEvents(ctx context.Context, w io.Writer, c apiClient, query url.Values
 	said := ""
 	for {
 		var raw []json.RawMessage
-		err := c.do(ctx, http.MethodGet, "/v1/events?"+query.Encode(), nil, &raw)
+		header, err := c.ask(ctx, http.MethodGet, "/v1/events?"+query.Encode(), nil, &raw)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -85,6 +85,9 @@ func printEvents(ctx context.Context, w io.Writer, c apiClient, query url.Values
 		}
 		if !follow {
 			return nil
+		}
+		if read := header.Get("Events-Read"); read != "" {
+			query.Set("after", read) // beyond what is not for this key
 		}
 		if query.Get("after") == "" {
 			query.Set("after", "0") // nothing has ever happened

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -187,4 +189,28 @@ func TestFollowingSaysThatItWaits(t *testing.T) {
 		t.Errorf("once it is back: %q", got)
 	}
 	s.stop()
+}
+
+// Events that are not for the follower are not read again and again.
+func TestFollowingGoesOnWhereTheServiceHasReadTo(t *testing.T) {
+	asked := make(chan string, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		after := r.URL.Query().Get("after")
+		asked <- after
+		if after == "" {
+			w.Header().Set("Events-Read", "7-0")
+		} else {
+			cancel()
+		}
+		_, _ = io.WriteString(w, "[]")
+	}))
+	defer server.Close()
+	if err := printEvents(ctx, io.Discard, apiClient{server: server.URL, key: followersKey}, url.Values{}, true, true); err != nil {
+		t.Fatal(err)
+	}
+	if first, second := <-asked, <-asked; first != "" || second != "7-0" {
+		t.Errorf("asked for what came after %q and %q", first, second)
+	}
 }
