@@ -78,7 +78,7 @@ func newHouse(t *testing.T, edits ...func(*api.Config)) *house {
 	must(t, err)
 	h.http = httptest.NewServer(h.server.Handler())
 	t.Cleanup(h.http.Close)
-	h.epoch, _, err = h.store.AcquireLease(ctx, replica)
+	h.epoch, _, err = h.store.AcquireLease(ctx, replica, 0)
 	must(t, err)
 	h.until("the mirror is filled", func() bool { return h.mirror.Age() < time.Minute })
 	return h

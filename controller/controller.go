@@ -154,7 +154,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-c.lead.won():
-			c.reign(ctx)
+			if epoch, held := c.lead.present(); held { // else it was lost again before anybody looked
+				c.reign(ctx, epoch)
+			}
 		}
 	}
 	return ctx.Err()
@@ -221,7 +223,7 @@ func (c *Controller) desireHinted() bool {
 }
 
 // reign reconciles until the lead is lost or ctx ends.
-func (c *Controller) reign(ctx context.Context) {
+func (c *Controller) reign(ctx context.Context, epoch int64) {
 	ctx, stop := context.WithCancel(ctx)
 	c.begin()
 	defer func() {
@@ -239,11 +241,13 @@ func (c *Controller) reign(ctx context.Context) {
 	defer waits.Stop()
 	desires := time.NewTicker(desiredInterval)
 	defer desires.Stop()
-	for c.lead.held() {
+	lost := c.lead.lost()
+	for c.lead.holds(epoch) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.lead.lost():
+		case <-lost:
+			continue
 		case <-waits.C:
 			c.countWaits(ctx)
 			continue

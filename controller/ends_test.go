@@ -22,11 +22,11 @@ type leaseCut struct {
 
 var errCut = errors.New("connection reset")
 
-func (l leaseCut) AcquireLease(ctx context.Context, replica string) (int64, time.Duration, error) {
+func (l leaseCut) AcquireLease(ctx context.Context, replica string, had int64) (int64, time.Duration, error) {
 	if l.cut.Load() {
 		return 0, 0, errCut
 	}
-	return l.Store.AcquireLease(ctx, replica)
+	return l.Store.AcquireLease(ctx, replica, had)
 }
 
 // countedEnds sums up the ends of sessions in a replica's metrics.

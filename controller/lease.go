@@ -31,6 +31,7 @@ type leadership struct {
 	wonCh   chan struct{} // holds one when the lead was won
 	lostCh  chan struct{} // closed when the lead is lost; made anew when it is won
 	leading bool
+	over    bool // for good: what a bid that is still on its way brings is too late
 }
 
 func (l *leadership) channels() {
@@ -63,6 +64,9 @@ func (l *leadership) extend(epoch int64, sent time.Time, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.channels()
+	if l.over {
+		return
+	}
 	if l.leading && l.epoch != epoch {
 		l.drop()
 	}
@@ -92,16 +96,39 @@ func (l *leadership) lose() {
 	l.drop()
 }
 
-// held tells whether the lead is held, and steps down if its time is over.
-func (l *leadership) held() bool {
+// quit steps down for good.
+func (l *leadership) quit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.drop()
+}
+
+// present gives the epoch, or tells that the lead is not held, and steps down if its time is
+// over.
+func (l *leadership) present() (epoch int64, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.leading && !l.now().Before(l.until) {
 		l.drop()
 	}
-	return l.leading
+	return l.epoch, l.leading
 }
 
+// held tells whether the lead is held.
+func (l *leadership) held() bool {
+	_, held := l.present()
+	return held
+}
+
+// holds tells whether the lead is held under that epoch. One that was lost and won again is
+// another: what this replica knows is as of before.
+func (l *leadership) holds(epoch int64) bool {
+	present, held := l.present()
+	return held && present == epoch
+}
+
+// epochNow is the last epoch that this replica was given; 0: none yet.
 func (l *leadership) epochNow() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,10 +137,11 @@ func (l *leadership) epochNow() int64 {
 
 // authority is what a mutation carries, asked for right before each.
 func (l *leadership) authority() (state.Authority, bool) {
-	if !l.held() {
+	epoch, held := l.present()
+	if !held {
 		return state.Authority{}, false
 	}
-	return state.Authority{Epoch: l.epochNow()}, true
+	return state.Authority{Epoch: epoch}, true
 }
 
 // campaign takes and renews the lease until ctx ends, and then gives it up.
@@ -147,13 +175,8 @@ func (c *Controller) campaign(ctx context.Context) {
 // bid asks for the lease once, or renews it. It is no error that somebody else leads.
 func (c *Controller) bid(ctx context.Context) error {
 	sent := c.now()
-	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica)
+	epoch, ttl, err := c.cfg.Store.AcquireLease(ctx, c.cfg.Replica, c.lead.epochNow())
 	switch {
-	case err == nil && epoch < c.lead.epochNow():
-		// The store has gone back to an earlier lease of this replica's, or its clock has. Epochs
-		// never go back: this one is given up, and a later one is above all that ever were.
-		c.lead.lose()
-		return c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch)
 	case err == nil:
 		if c.lead.held() && c.lead.epochNow() != epoch {
 			c.cfg.Mirror.Relist() // nobody else led: the store has forgotten the lease
@@ -167,14 +190,15 @@ func (c *Controller) bid(ctx context.Context) error {
 	return nil
 }
 
+// resign gives the lease up for good.
 func (c *Controller) resign(ctx context.Context) {
-	if !c.lead.held() {
+	held, epoch := c.lead.held(), c.lead.epochNow()
+	c.lead.quit()
+	if !held {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	epoch := c.lead.epochNow()
-	c.lead.lose()
 	if err := c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch); err != nil {
 		c.log.Warn("lease not released", "error", err)
 	}

@@ -33,7 +33,7 @@ func newTown(t *testing.T) *town {
 	w := &world{t: t, store: state.NewMemory(clock), fleet: &fakeFleet{tasks: map[string]state.Task{}}, reg: prometheus.NewRegistry()}
 	n.world = w
 	w.mirror = n.mirrorOf(w.store)
-	epoch, _, err := w.store.AcquireLease(t.Context(), "leader")
+	epoch, _, err := w.store.AcquireLease(t.Context(), "leader", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, store: state.NewMemory(time.Now), fleet: &fakeFleet{tasks: map[string]state.Task{}}, reg: prometheus.NewRegistry()}
 	w.mirror = state.NewMirror(w.store, state.MirrorOptions{Relist: 100 * time.Millisecond})
 	w.background(w.mirror.Run)
-	epoch, _, err := w.store.AcquireLease(t.Context(), "leader")
+	epoch, _, err := w.store.AcquireLease(t.Context(), "leader", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,15 +137,15 @@ func (m *Memory) Ping(ctx context.Context) error {
 func (m *Memory) Close() error { return nil }
 
 // AcquireLease takes or renews the leadership for replica.
-func (m *Memory) AcquireLease(ctx context.Context, replica string) (int64, time.Duration, error) {
+func (m *Memory) AcquireLease(ctx context.Context, replica string, had int64) (int64, time.Duration, error) {
 	var epoch int64
 	err := m.read(ctx, func(now time.Time) error {
 		held := m.leader != "" && now.Before(m.leaderUntil)
 		switch {
 		case held && m.leader != replica:
 			return fmt.Errorf("%w: %s leads", ErrConflict, m.leader)
-		case !held:
-			m.epoch = max(m.epoch+1, now.UnixMilli())
+		case !held || m.epoch < had:
+			m.epoch = max(m.epoch+1, had+1, now.UnixMilli())
 			m.leader = replica
 		}
 		m.leaderUntil = now.Add(LeaseTTL)

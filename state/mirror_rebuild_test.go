@@ -246,7 +246,7 @@ func TestMirrorTellsNothingOfAStoreThatWasNotGivenBackYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := state.NewMemory(nil)
 		m := state.NewMirror(unrestorable{store}, state.MirrorOptions{})
-		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		epoch, _, err := store.AcquireLease(t.Context(), "r1", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +310,7 @@ func pass(d time.Duration) {
 
 func (p *parted) leader() state.Authority {
 	p.t.Helper()
-	epoch, _, err := p.AcquireLease(p.t.Context(), "r1")
+	epoch, _, err := p.AcquireLease(p.t.Context(), "r1", 0)
 	if err != nil {
 		p.t.Fatal(err)
 	}

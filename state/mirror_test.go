@@ -16,7 +16,7 @@ import (
 func mirrored(t *testing.T, o state.MirrorOptions) (*state.Memory, *state.Mirror, state.Authority) {
 	t.Helper()
 	store := state.NewMemory(nil)
-	epoch, _, err := store.AcquireLease(t.Context(), "r1")
+	epoch, _, err := store.AcquireLease(t.Context(), "r1", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestMirrorNoticesThatTheStoreWasWiped(t *testing.T) {
 		if s, err := store.Session(t.Context(), "s1"); err != nil || s.Phase != state.Pending {
 			t.Errorf("the store was not given it back: %+v, %v", s, err)
 		}
-		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		epoch, _, err := store.AcquireLease(t.Context(), "r1", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +243,7 @@ func TestMirrorForgetsALaunchThatWasForgotten(t *testing.T) {
 		}
 		kept := time.NewTimer(state.LaunchKept)
 		<-kept.C
-		epoch, _, err := store.AcquireLease(t.Context(), "r1")
+		epoch, _, err := store.AcquireLease(t.Context(), "r1", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func TestMirrorLooksForARecordThatTheStoreDenies(t *testing.T) {
 // A process may have seen of its own writes what its mirror has not.
 func TestMirrorGivesBackWhatOnlyItsProcessHasSeen(t *testing.T) {
 	store := state.NewMemory(nil)
-	epoch, _, err := store.AcquireLease(t.Context(), "r")
+	epoch, _, err := store.AcquireLease(t.Context(), "r", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func (f *forgetful) LaunchesOf(ctx context.Context, ids []string) ([]*state.Laun
 
 func TestMirrorReadsAgainWhatAStoreWasGivenBack(t *testing.T) {
 	store := &forgetful{Memory: state.NewMemory(nil), lost: true}
-	epoch, _, err := store.AcquireLease(t.Context(), "r")
+	epoch, _, err := store.AcquireLease(t.Context(), "r", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -260,8 +260,10 @@ type LaunchUpdate struct {
 type Lease interface {
 	// AcquireLease takes or renews the leadership for replica. It returns the epoch and the
 	// time that the lease lasts from the moment the call was *sent*. ErrConflict while another
-	// replica holds it. A new holder gets an epoch higher than any before.
-	AcquireLease(ctx context.Context, replica string) (epoch int64, ttl time.Duration, err error)
+	// replica holds it. A new holder gets an epoch higher than any before, also than had, the
+	// highest that replica has ever been given (0: none): the store may have gone back to an
+	// earlier lease of replica's, which is not renewed then, or its clock may have.
+	AcquireLease(ctx context.Context, replica string, had int64) (epoch int64, ttl time.Duration, err error)
 	// ReleaseLease gives it up at once, and hints at it (KindLease). Not the holder: no error.
 	ReleaseLease(ctx context.Context, replica string, epoch int64) error
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -121,7 +122,7 @@ func newWorld(seed uint64, o Options) *World {
 // saveLater notes now and then what a failover would go back to.
 func (w *World) saveLater() {
 	w.after(w.between(time.Second, 20*time.Second), func() {
-		w.saved, w.savedAt, w.savedIn = w.store.Checkpoint(), w.now, w.epoch
+		w.saved, w.savedAt, w.savedIn = w.store.Checkpoint(), w.now, cmp.Or(w.check.losses.epoch, w.epoch)
 		w.saveLater()
 	})
 }

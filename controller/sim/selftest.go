@@ -82,7 +82,7 @@ func SelfTest() []string {
 			r := w.replicas[0]
 			c, _ := w.store.Register(background, state.Registration{ID: "c", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
 			_, _ = w.store.Report(background, state.Authority{Container: "c", OwnerSeq: c.OwnerSeq}, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
-			epoch, _, _ := w.store.AcquireLease(background, r.id)
+			epoch, _, _ := w.store.AcquireLease(background, r.id, 0)
 			by := state.Authority{Epoch: epoch}
 			_, _ = w.store.Admit(background, by, state.Admission{ID: "s", Remaining: time.Hour})
 			w.now += 3 * time.Minute

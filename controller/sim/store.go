@@ -43,9 +43,9 @@ func read[T any](ctx context.Context, v *storeView, at Step, do func() (T, error
 func (v *storeView) session(s *state.Session)     { v.r.w.check.session(v.r, s) }
 func (v *storeView) container(c *state.Container) { v.r.w.check.container(v.r, c) }
 
-func (v *storeView) AcquireLease(ctx context.Context, replica string) (epoch int64, ttl time.Duration, err error) {
+func (v *storeView) AcquireLease(ctx context.Context, replica string, had int64) (epoch int64, ttl time.Duration, err error) {
 	err = v.r.call(ctx, stepLease, func() error {
-		epoch, ttl, err = v.Memory.AcquireLease(ctx, replica)
+		epoch, ttl, err = v.Memory.AcquireLease(ctx, replica, had)
 		if err == nil {
 			v.r.w.check.granted(v.r, epoch)
 		}

@@ -65,7 +65,7 @@ func gated(t *testing.T) (*redisstore.Store, *gate, state.Authority, *miniredis.
 	c := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, DisableIdentity: true, Protocol: 2})
 	t.Cleanup(func() { _ = c.Close() })
 	s := open(t, redisstore.Options{Client: c})
-	epoch, _, err := s.AcquireLease(t.Context(), "one")
+	epoch, _, err := s.AcquireLease(t.Context(), "one", 0)
 	must(t, err)
 	g := &gate{}
 	t.Cleanup(g.release) // before the store is closed

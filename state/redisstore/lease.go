@@ -9,9 +9,9 @@ import (
 )
 
 // AcquireLease takes or renews the leadership for replica.
-func (s *Store) AcquireLease(ctx context.Context, replica string) (int64, time.Duration, error) {
+func (s *Store) AcquireLease(ctx context.Context, replica string, had int64) (int64, time.Duration, error) {
 	reply, err := s.eval(ctx, "lease_acquire", []string{s.keys.leader, s.keys.epoch},
-		replica, state.LeaseTTL.Milliseconds())
+		replica, state.LeaseTTL.Milliseconds(), had)
 	if err != nil {
 		return 0, 0, fmt.Errorf("acquiring the lease: %w", err)
 	}

@@ -20,7 +20,7 @@ func TestAWipedRedisIsFilledAgain(t *testing.T) {
 	admin := client(t, addr)
 	writer := open(t, redisstore.Options{Addrs: []string{addr}})
 	other := open(t, redisstore.Options{Addrs: []string{addr}})
-	epoch, _, err := writer.AcquireLease(t.Context(), "r1")
+	epoch, _, err := writer.AcquireLease(t.Context(), "r1", 0)
 	must(t, err)
 	by := state.Authority{Epoch: epoch}
 	beside(t, containers, func(i int) error {
@@ -105,7 +105,7 @@ func TestARecordThatTheIndexLacksIsListedAgain(t *testing.T) {
 	addr := startRedis(t)
 	admin := client(t, addr)
 	s := open(t, redisstore.Options{Addrs: []string{addr}})
-	epoch, _, err := s.AcquireLease(t.Context(), "r1")
+	epoch, _, err := s.AcquireLease(t.Context(), "r1", 0)
 	must(t, err)
 	c, err := s.Register(t.Context(), state.Registration{ID: "c1", Launch: "c1", BootID: "boot", Protocol: 2, MaxSessions: 8, Owner: "r1"})
 	must(t, err)

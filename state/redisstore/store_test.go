@@ -206,7 +206,7 @@ func next[T comparable](t *testing.T, from <-chan T, want T) {
 func TestABrokenControlRecordIsPassedOver(t *testing.T) {
 	server := miniredis.RunT(t)
 	s := open(t, redisstore.Options{Addrs: []string{server.Addr()}})
-	epoch, _, err := s.AcquireLease(t.Context(), "r")
+	epoch, _, err := s.AcquireLease(t.Context(), "r", 0)
 	must(t, err)
 	by := state.Authority{Epoch: epoch}
 	for _, id := range []string{"good", "bad"} {

@@ -107,7 +107,7 @@ func testLeaderFencing(t *testing.T, w *world) {
 	w.fenced(t, s, old, ownersOnly)
 
 	w.ok(w.store.ReleaseLease(w.ctx, replica, old.Epoch))
-	epoch, _, err := w.store.AcquireLease(w.ctx, "replica-2")
+	epoch, _, err := w.store.AcquireLease(w.ctx, "replica-2", 0)
 	w.ok(err)
 	if epoch <= old.Epoch {
 		t.Fatalf("epoch %d after %d", epoch, old.Epoch)

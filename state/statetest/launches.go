@@ -85,35 +85,45 @@ func testLaunches(t *testing.T, w *world) {
 }
 
 func testLease(t *testing.T, w *world) {
-	epoch, ttl, err := w.store.AcquireLease(w.ctx, "a")
+	epoch, ttl, err := w.store.AcquireLease(w.ctx, "a", 0)
 	w.ok(err)
 	if epoch <= 0 || ttl != state.LeaseTTL {
 		t.Fatalf("epoch %d for %v", epoch, ttl)
 	}
-	again, _, err := w.store.AcquireLease(w.ctx, "a")
+	again, _, err := w.store.AcquireLease(w.ctx, "a", 0)
 	w.ok(err)
 	w.same(epoch, again)
-	_, _, err = w.store.AcquireLease(w.ctx, "b")
+	_, _, err = w.store.AcquireLease(w.ctx, "b", 0)
 	w.is(err, state.ErrConflict)
 	w.ok(w.store.ReleaseLease(w.ctx, "b", epoch))
 	w.ok(w.store.ReleaseLease(w.ctx, "a", epoch-1))
-	_, _, err = w.store.AcquireLease(w.ctx, "b")
+	_, _, err = w.store.AcquireLease(w.ctx, "b", 0)
 	w.is(err, state.ErrConflict)
 	w.ok(w.store.ReleaseLease(w.ctx, "a", epoch))
 	w.ok(w.store.ReleaseLease(w.ctx, "a", epoch))
-	next, _, err := w.store.AcquireLease(w.ctx, "b")
+	next, _, err := w.store.AcquireLease(w.ctx, "b", 0)
 	w.ok(err)
 	if next <= epoch {
 		t.Fatalf("epoch %d after %d", next, epoch)
 	}
+	// The holder has had a higher one: the store has lost that.
+	above, _, err := w.store.AcquireLease(w.ctx, "b", next+1_000_000)
+	w.ok(err)
+	if above <= next+1_000_000 {
+		t.Fatalf("epoch %d for who has had %d", above, next+1_000_000)
+	}
+	again, _, err = w.store.AcquireLease(w.ctx, "b", above)
+	w.ok(err)
+	w.same(above, again)
+	next = above
 	if w.Advance == nil {
 		return
 	}
 	w.Advance(state.LeaseTTL - time.Second)
-	_, _, err = w.store.AcquireLease(w.ctx, "a")
+	_, _, err = w.store.AcquireLease(w.ctx, "a", 0)
 	w.is(err, state.ErrConflict)
 	w.Advance(2 * time.Second)
-	last, _, err := w.store.AcquireLease(w.ctx, "a")
+	last, _, err := w.store.AcquireLease(w.ctx, "a", 0)
 	w.ok(err)
 	if last <= next {
 		t.Fatalf("epoch %d after %d", last, next)

@@ -117,7 +117,7 @@ const (
 func (w *world) lead() state.Authority {
 	w.t.Helper()
 	if w.leader.Epoch == 0 {
-		epoch, _, err := w.store.AcquireLease(w.ctx, replica)
+		epoch, _, err := w.store.AcquireLease(w.ctx, replica, 0)
 		w.ok(err)
 		w.leader = state.Authority{Epoch: epoch}
 	}
