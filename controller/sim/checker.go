@@ -186,15 +186,27 @@ func (k *checker) bound(s *state.Session) {
 	}
 }
 
-// readied sees that a session is ready: on one container, ever.
+// readied sees that a session is ready: on one container, ever. A replica whose memory is older
+// than what was lost gives back the binding before the one that was ready; if nobody else is left
+// who knows better, the session is where that says.
 func (k *checker) readied(s *state.Session) {
 	on := s.Container + " " + s.BootID
-	if before, again := k.readyAt[s.ID]; again && before.on != on {
+	before, again := k.readyAt[s.ID]
+	if again && before.on != on && !k.forgottenReady(s.ID, before) {
 		k.violate("I2", "session %s was ready on %s and is ready on %s", s.ID, before.on, on)
 	}
-	if _, already := k.readyAt[s.ID]; !already {
+	if !again || before.on != on {
 		k.readyAt[s.ID] = readiness{on, k.w.now}
 	}
+}
+
+// forgottenReady tells whether a session was ready, and a lost store has taken that with it from
+// everybody who reaches it.
+func (k *checker) forgottenReady(id string, before readiness) bool {
+	return k.losses.excuse(before.at, func(m *state.Mirror) bool {
+		s, known := m.Session(id)
+		return known && !s.ReadyAt.IsZero()
+	})
 }
 
 // boundAgain sees a binding of a session that was ready before: nobody may know.
@@ -203,10 +215,7 @@ func (k *checker) boundAgain(s *state.Session) {
 	if !again {
 		return
 	}
-	if !k.losses.excuse(before.at, func(m *state.Mirror) bool {
-		x, known := m.Session(s.ID)
-		return known && !x.ReadyAt.IsZero()
-	}) {
+	if !k.forgottenReady(s.ID, before) {
 		k.violate("I2", "session %s was ready on %s and is bound to %s", s.ID, before.on, s.Container)
 	}
 	delete(k.readyAt, s.ID)

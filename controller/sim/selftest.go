@@ -38,6 +38,14 @@ func SelfTest() []string {
 			w.check.readied(&state.Session{ID: "s", Container: "c", BootID: "b"})
 			w.check.readied(&state.Session{ID: "s", Container: "d", BootID: "b"})
 		}},
+		{"I2", "a session is ready on two containers after a loss, and somebody remembers the first", func(w *World) {
+			s := &state.Session{ID: "s", Phase: state.Ready, Container: "c", BootID: "b", ReadyAt: w.clock(), Rev: 1}
+			w.check.readied(s)
+			w.check.losses.strike(0, 0, w.store.Wipe)
+			w.now += time.Minute
+			w.replicas[0].mirror.ApplySession(s)
+			w.check.readied(&state.Session{ID: "s", Container: "d", BootID: "b"})
+		}},
 		{"C4", "a write under an epoch that has passed", func(w *World) {
 			w.epoch = 7
 			w.check.wrote(w.replicas[0], stepBind, state.Authority{Epoch: 6})
