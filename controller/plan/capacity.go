@@ -47,14 +47,14 @@ func capacity(s supply, pool state.Pool) (wanted, surplus int) {
 	}
 	staying := s.containers - s.leaving
 	wanted = max(wanted, pool.Min-staying, 0)
-	if over := staying - pool.Max; over > 0 {
-		return 0, over
+	surplus = -short / pool.MaxSessions
+	over := staying - pool.Max
+	if over > 0 {
+		wanted, surplus = 0, over
 	}
-	if short < 0 {
-		// The minimum is kept by those that serve: a start may fail.
-		surplus = max(0, min(-short/pool.MaxSessions, staying-s.starting-pool.Min))
-	}
-	return wanted, surplus
+	// The minimum is kept by those that serve: a start may fail, also one beyond the maximum (a store
+	// that lost its data may be given back launches beside those that were made since).
+	return wanted, max(0, min(surplus, staying-s.starting-pool.Min))
 }
 
 // scale starts containers that are wanted and drains empty ones that are not.

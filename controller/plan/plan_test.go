@@ -686,3 +686,34 @@ func TestALossKeepsTheMinimum(t *testing.T) {
 		}
 	}
 }
+
+// Beyond the maximum those leave that serve and are not needed, but a start, which may fail, keeps
+// up no minimum there either.
+func TestTheMaximumKeepsTheMinimum(t *testing.T) {
+	started := func(l *state.Launch) {
+		l.Outcome, l.TaskARN, l.CreatedAt = state.Started, "arn:"+l.ID, ago(time.Minute)
+	}
+	idle := func(s *plan.Snapshot) {
+		for i, c := range s.Containers {
+			s.EmptySince[c.ID] = ago(time.Hour - time.Duration(i)*time.Second)
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		world plan.Snapshot
+		want  []string
+	}{
+		{"two serve, two start", world(container("c1"), container("c2"), launch("l1", started), launch("l2", started), idle), nil},
+		{"three serve, one starts", world(container("c1"), container("c2"), container("c3"), launch("l1", started), idle), []string{"c1"}},
+	} {
+		var drained []string
+		for _, a := range plan.Make(test.world, plan.Policy{Pool: state.Pool{Min: 2, Max: 3, MaxSessions: 4, WarmSlots: 16}, ScaleDownHold: time.Second}).Actions {
+			if a.Kind() == plan.KindDrain {
+				drained = append(drained, a.Subject())
+			}
+		}
+		if !slices.Equal(drained, test.want) {
+			t.Errorf("%s, of 2 to 3: drained %v, want %v", test.name, drained, test.want)
+		}
+	}
+}
