@@ -109,6 +109,7 @@ func testTemplate(t *testing.T, name, publicURL string, cluster bool) {
 
 	// What ECS, the image and this machine add.
 	env := container.env
+	traces := collectTraces(t, env, manager, container.secrets["OTEL_EXPORTER_OTLP_HEADERS"])
 	for variable, arn := range container.secrets {
 		env[variable] = manager.secrets[arn]
 	}
@@ -132,6 +133,7 @@ func testTemplate(t *testing.T, name, publicURL string, cluster bool) {
 		t.Run("functions", func(t *testing.T) { testFunctions(t, s, store, manager, functions) })
 	}
 
+	traces(t)
 	s.process.signal(t, syscall.SIGTERM)
 	if code := s.process.awaitExit(t, 60*time.Second); code != 0 {
 		t.Errorf("serve has ended with status %d", code)
@@ -237,6 +239,37 @@ func testFunctions(t *testing.T, s *service, store *redisServer, manager *secret
 	}
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// collectTraces stands for the collector that an environment names, if it names one, and gives what
+// checks that traces have come with the credentials of the secret.
+func collectTraces(t *testing.T, env map[string]string, manager *secretsManager, headers string) (check func(t *testing.T)) {
+	t.Helper()
+	if env["OTEL_EXPORTER_OTLP_ENDPOINT"] == "" {
+		return func(*testing.T) {}
+	}
+	token := "canary" + rand.Text()
+	manager.secrets[headers] = "authorization=Bearer%20" + token
+	told := make(chan string, 1)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case told <- r.URL.Path + " " + r.Header.Get("Authorization"):
+		default:
+		}
+	}))
+	t.Cleanup(collector.Close)
+	env["OTEL_EXPORTER_OTLP_ENDPOINT"], env["OTEL_BSP_SCHEDULE_DELAY"], env["TRACES_PERCENT"] = collector.URL, "100", "100"
+	return func(t *testing.T) {
+		t.Helper()
+		select {
+		case got := <-told:
+			if want := "/v1/traces Bearer " + token; got != want {
+				t.Error("the traces went elsewhere or without their credentials")
+			}
+		case <-time.After(time.Minute):
+			t.Error("no trace has come to the collector")
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ export const kept: Record<string, Record<string, string>> = {
     egressPorts: '443',
     sessionFunctions: 'false',
     alarmEmail: 'operators@example.com',
+    tracesEndpoint: 'http://collector.example.com:4318',
+    tracesHeadersSecretArn: 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:collector-AbCdEf',
+    tracesPercent: '10',
   },
 };
 

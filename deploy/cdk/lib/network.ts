@@ -48,6 +48,13 @@ export class Network extends Construct {
     allow(this.service, this.redis, redisPorts(settings), 'state');
     allow(this.functions, this.redis, redisPorts(settings), 'documents and hints');
     this.service.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), 'ECS, Secrets Manager, images, logs');
+    const collector = settings.tracesEndpoint;
+    if (collector !== undefined) {
+      const port = Number(collector.port) || (collector.protocol === 'https:' ? 443 : 80);
+      if (port !== 443) {
+        this.service.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(port), 'traces');
+      }
+    }
     this.functions.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), 'Secrets Manager');
     for (const port of settings.egressPorts) {
       this.browsers.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(port), 'pages');

@@ -6,6 +6,7 @@ import * as elb from 'aws-cdk-lib/aws-elasticloadbalancingv2';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as logs from 'aws-cdk-lib/aws-logs';
 import * as cloudmap from 'aws-cdk-lib/aws-servicediscovery';
+import * as secretsmanager from 'aws-cdk-lib/aws-secretsmanager';
 import { Construct } from 'constructs';
 import { Browsers, longestStop } from './browsers';
 import { image, runtimePlatform } from './images';
@@ -169,6 +170,15 @@ export class Service extends Construct {
     if (redis.cluster) {
       environment.REDIS_CLUSTER = 'true';
     }
+    const more: Record<string, ecs.Secret> = {};
+    if (settings.tracesEndpoint !== undefined) {
+      environment.OTEL_EXPORTER_OTLP_ENDPOINT = settings.tracesEndpoint.href.replace(/\/$/, '');
+      environment.TRACES_PERCENT = String(settings.tracesPercent);
+      if (settings.tracesHeadersSecretArn !== undefined) {
+        more.OTEL_EXPORTER_OTLP_HEADERS = ecs.Secret.fromSecretsManager(
+          secretsmanager.Secret.fromSecretCompleteArn(this, 'TracesHeaders', settings.tracesHeadersSecretArn));
+      }
+    }
     const linux = new ecs.LinuxParameters(this, 'Linux', {});
     linux.dropCapabilities(ecs.Capability.ALL);
     task.addContainer('Service', {
@@ -177,7 +187,7 @@ export class Service extends Construct {
       user: '65532:65532',
       readonlyRootFilesystem: true,
       environment,
-      secrets: { REDIS_PASSWORD: ecs.Secret.fromSecretsManager(secrets.redisService) },
+      secrets: { REDIS_PASSWORD: ecs.Secret.fromSecretsManager(secrets.redisService), ...more },
       portMappings: [{ containerPort: servicePort }, { containerPort: registerPort }],
       stopTimeout: Duration.seconds(longestStop),
       ulimits: [{ name: ecs.UlimitName.NOFILE, softLimit: 65535, hardLimit: 65535 }],

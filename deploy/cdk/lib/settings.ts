@@ -37,6 +37,10 @@ export interface Settings {
   sessionFunctions: boolean; // the Lambda functions of the original
   logDays: number;
   alarmEmail?: string;
+
+  tracesEndpoint?: URL; // of a collector of OpenTelemetry; undefined: no traces
+  tracesHeadersSecretArn?: string; // whose text is the headers of the exporter: credentials
+  tracesPercent: number; // of sessions
 }
 
 export interface ExistingVpc {
@@ -73,6 +77,18 @@ export function readSettings(node: Node): Settings {
     }
     return value;
   };
+  const endpoint = (name: string): URL | undefined => {
+    const value = text(name);
+    if (value === undefined) {
+      return undefined;
+    }
+    const url = URL.canParse(value) ? new URL(value) : undefined;
+    if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username + url.password + url.search + url.hash !== '') {
+      wrong.push(`${name} must be a URL like http://collector.example.com:4318, without user, query and fragment`);
+      return undefined;
+    }
+    return url;
+  };
 
   const s: Settings = {
     deployment: text('deployment') ?? 'wallcrawler',
@@ -103,6 +119,9 @@ export function readSettings(node: Node): Settings {
     sessionFunctions: choice('sessionFunctions', ['true', 'false']) === 'true',
     logDays: whole('logDays', 30, 1),
     alarmEmail: text('alarmEmail'),
+    tracesEndpoint: endpoint('tracesEndpoint'),
+    tracesHeadersSecretArn: text('tracesHeadersSecretArn'),
+    tracesPercent: whole('tracesPercent', 100, 0),
   };
 
   // A user of ElastiCache is named after it, with an ending, and those have 40 characters at most.
@@ -134,6 +153,12 @@ export function readSettings(node: Node): Settings {
   }
   if (s.sessionsPerContainer > 1000) {
     wrong.push(`sessionsPerContainer is ${s.sessionsPerContainer}: the service takes 1 to 1000`);
+  }
+  if (s.tracesHeadersSecretArn !== undefined && s.tracesEndpoint === undefined) {
+    wrong.push('tracesHeadersSecretArn is of no use without tracesEndpoint');
+  }
+  if (s.tracesPercent > 100) {
+    wrong.push(`tracesPercent is ${s.tracesPercent}: it must be 0 to 100`);
   }
   if (!retentions.includes(s.logDays)) {
     wrong.push(`logDays is ${s.logDays}: CloudWatch Logs keeps for one of ${retentions.join(', ')} days`);

@@ -378,9 +378,22 @@ test('README.md tells of every setting, and of none that is not there', () => {
   const root = path.join(checkout, 'deploy', 'cdk');
   const code = fs.readFileSync(path.join(root, 'lib', 'settings.ts'), 'utf8');
   const page = fs.readFileSync(path.join(root, 'README.md'), 'utf8');
-  const read = [...code.matchAll(/\b(?:text|list|whole|choice)\('(\w+)'/g)].map((m) => m[1]).sort();
+  const read = [...code.matchAll(/\b(?:text|list|whole|choice|endpoint)\('(\w+)'/g)].map((m) => m[1]).sort();
   const told = [...page.matchAll(/^\| `(\w+)` \|/gm)].map((m) => m[1]).sort();
   assert.deepEqual(told, read);
+});
+
+test('traces: the collector can be reached, and its credentials are in no environment', () => {
+  const env = environment(full, 'ServiceTask');
+  assert.equal(env.OTEL_EXPORTER_OTLP_ENDPOINT, 'http://collector.example.com:4318');
+  assert.equal(env.TRACES_PERCENT, '10');
+  assert.equal(env.OTEL_EXPORTER_OTLP_HEADERS, undefined);
+  const secrets = only(full, 'AWS::ECS::TaskDefinition', 'ServiceTask').ContainerDefinitions[0].Secrets as Properties[];
+  assert.deepEqual(secrets.filter((s) => s.Name === 'OTEL_EXPORTER_OTLP_HEADERS').map((s) => s.ValueFrom), [kept.full!.tracesHeadersSecretArn]);
+  assert.ok(reach(full).includes('Service -> 0.0.0.0/0 tcp 4318'));
+  assert.deepEqual(Object.keys(environment(usual, 'ServiceTask')).filter((name) => /OTEL|TRACES/.test(name)), []);
+  assert.throws(() => makeApp({ ...images, tracesEndpoint: 'collector:4318' }), /tracesEndpoint must be a URL/);
+  assert.throws(() => makeApp({ ...images, tracesHeadersSecretArn: 'arn' }), /no use without tracesEndpoint/);
 });
 
 test('settings: all that is wrong is told at once', () => {
