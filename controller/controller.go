@@ -96,8 +96,9 @@ type Controller struct {
 	relist    bool // documents are to be listed
 	desired   bool // pool:desired is to be read
 
-	world *world // owned by the goroutine of lead
-	pool  *pool  // owned by the goroutine of lead
+	began time.Time // when the reign did; monotonic, owned by the goroutine of lead
+	world *world    // owned by the goroutine of lead
+	pool  *pool     // owned by the goroutine of lead
 	calls *calls
 
 	unsure  unsure
@@ -235,6 +236,11 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 		c.refused.Store(nil)
 	}()
 
+	for !c.caughtUp() && c.lead.holds(epoch) {
+		if !pause(ctx, syncPoll) {
+			return
+		}
+	}
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	waits := time.NewTicker(waitInterval)
@@ -274,8 +280,10 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 	c.log.Warn("leadership lost")
 }
 
-// begin starts a reign with nothing but what the store holds.
+// begin starts a reign with nothing but what the store holds. It asks for that to be read.
 func (c *Controller) begin() {
+	c.began = c.now()
+	c.cfg.Mirror.Relist()
 	c.world = newWorld(c.cfg)
 	// An epoch is the store's clock in ms when it was given, as long as that has not gone back.
 	c.pool = &pool{ends: ends{since: time.UnixMilli(c.lead.epochNow())}}
@@ -286,6 +294,11 @@ func (c *Controller) begin() {
 	c.metrics.leader.Set(1)
 	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
 }
+
+// caughtUp tells whether this replica's view holds all that the leaders before have written. Until
+// then nothing is planned: one that was cut off, and took the lead on its return, would launch
+// beside the launches that it has not heard of.
+func (c *Controller) caughtUp() bool { return c.cfg.Mirror.ListedSince(c.began) }
 
 // pause waits, unless ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {

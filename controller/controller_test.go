@@ -446,6 +446,74 @@ func TestASecondReplicaTakesOverWithoutStartingAnythingTwice(t *testing.T) {
 	})
 }
 
+// unheard is a store of which a replica, while it is cut off, reads no record.
+type unheard struct {
+	*state.Memory
+	cut atomic.Bool
+}
+
+func (u *unheard) Index(ctx context.Context) (state.Index, error) {
+	if u.cut.Load() {
+		return state.Index{}, state.ErrUnavailable
+	}
+	return u.Memory.Index(ctx)
+}
+
+func (u *unheard) SessionsOf(ctx context.Context, ids []string) ([]*state.Session, error) {
+	if u.cut.Load() {
+		return nil, state.ErrUnavailable
+	}
+	return u.Memory.SessionsOf(ctx, ids)
+}
+
+func (u *unheard) ContainersOf(ctx context.Context, ids []string) ([]*state.Container, error) {
+	if u.cut.Load() {
+		return nil, state.ErrUnavailable
+	}
+	return u.Memory.ContainersOf(ctx, ids)
+}
+
+func (u *unheard) LaunchesOf(ctx context.Context, ids []string) ([]*state.Launch, error) {
+	if u.cut.Load() {
+		return nil, state.ErrUnavailable
+	}
+	return u.Memory.LaunchesOf(ctx, ids)
+}
+
+// A replica that was cut off may take the lead before it has heard what was done meanwhile.
+func TestANewLeaderReadsBeforeItPlans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := state.Pool{Max: 1, MaxSessions: 2}
+		r := newRig(t, pool, nil)
+		store := &unheard{Memory: r.store}
+		mirror := state.NewMirror(store, state.MirrorOptions{})
+		second := controller.New(controller.Config{Replica: "r2", Store: store, Mirror: mirror, Fleet: r.fleet,
+			Policy: plan.Policy{Pool: pool}, NewID: func() string { return "other" }})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = mirror.Run(ctx) })
+		wg.Go(func() { _ = second.Run(ctx) })
+		defer func() { cancel(); wg.Wait() }()
+		pass(time.Second)
+		if !r.c.Leading() || !mirror.Synced() {
+			t.Fatalf("the first leads: %t, the second has read the store: %t", r.c.Leading(), mirror.Synced())
+		}
+
+		store.cut.Store(true)
+		r.store.SetDocument("s1", pending("s1"), time.Hour)
+		r.until(5*time.Second, "s1 is ready", func() bool { return r.phase("s1") == state.Ready })
+		r.stop()
+		r.until(time.Second, "the second leads", second.Leading)
+		r.store.SetDocument("s2", pending("s2"), time.Hour)
+		pass(10 * time.Second)
+		if n := r.fleet.running(); n != 1 {
+			t.Errorf("%d tasks run of at most one: the new leader has not heard of the first", n)
+		}
+		store.cut.Store(false)
+		r.until(5*time.Second, "s2 is bound beside s1", func() bool { return r.phase("s2") == state.Bound })
+	})
+}
+
 func TestExplainSaysWhatWouldBeDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, state.Pool{Max: 1, MaxSessions: 2, Paused: true}, nil)

@@ -96,6 +96,9 @@ func (s *Stepper) Round(ctx context.Context) {
 		c.begin()
 	}
 	s.collect()
+	if !c.caughtUp() {
+		return
+	}
 	if !now.Before(s.waitsAt) {
 		s.waitsAt = now.Add(waitInterval)
 		c.countWaits(s.reign)

@@ -52,6 +52,7 @@ type Mirror struct {
 	storeTime   time.Time // the store's clock, read at readAt
 	readAt      time.Time // last good read; monotonic
 	listedAt    time.Time // last time that the index was read and followed; monotonic
+	listedFrom  time.Time // when that reading began; monotonic
 	knew        int64     // the store's clock when it was last so, and whole
 	lostAt      time.Time // when an old memory first found a loss, for which it waits; monotonic
 	gap         Gap
@@ -388,7 +389,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 	m.noteGap(after)
 	m.setClock(index.Time, before, after)
-	m.listedAt = after
+	m.listedFrom, m.listedAt = before, after
 	first := !m.synced
 	m.synced = true
 	m.mu.Unlock()
@@ -594,6 +595,14 @@ func (m *Mirror) Age() time.Duration {
 		return 24 * time.Hour
 	}
 	return m.now().Sub(m.readAt)
+}
+
+// ListedSince tells whether the store was read as a whole by a reading that began at t or later, on
+// this process's monotonic clock: everything that was written before t is in this view then.
+func (m *Mirror) ListedSince(t time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.synced && !m.listedFrom.Before(t)
 }
 
 // Synced tells whether the store was ever read as a whole.

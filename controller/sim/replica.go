@@ -233,7 +233,7 @@ func (r *replica) round(life int) {
 	}
 	r.rounding = true
 	r.stepper.Woken() // taken
-	r.spawn(life, func() { r.stepper.Round(r.ctx) }, func() { r.rounding = false })
+	r.spawn(life, func() { r.stepper.Round(r.ctx) }, func() { r.rounding = false; r.relistIfAsked(life) })
 }
 
 var errFault = errors.New("fault")
