@@ -28,9 +28,10 @@ type checker struct {
 	stops     map[string]time.Duration // containers past the point of no return, since when
 	blindTo   time.Duration
 	leaseLost time.Duration
-	freeSince time.Duration   // since when a session waits beside a free slot; zero: none does
-	overSince time.Duration   // since when there are more tasks than allowed; zero: there are not
-	byLeader  map[string]bool // containers that a leader drained
+	freeSince time.Duration            // since when a session waits beside a free slot; zero: none does
+	overSince time.Duration            // since when there are more tasks than allowed; zero: there are not
+	byLeader  map[string]bool          // containers that a leader drained
+	left      map[string]time.Duration // containers that were ready, since when they are so no more; zero: they are
 	scanned   time.Duration
 	since     map[string]time.Duration // see lasting
 
@@ -52,7 +53,7 @@ type sight struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
+	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, left: map[string]time.Duration{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -148,6 +149,14 @@ func (k *checker) container(_ *replica, c *state.Container) {
 	}
 	if used > c.MaxSessions {
 		k.violate("I3", "container %s holds %d sessions in %d slots", c.ID, used, c.MaxSessions)
+	}
+	switch at, wasReady := k.left[c.ID]; {
+	case c.Phase == state.ContainerReady:
+		k.left[c.ID] = 0
+	case c.Phase == state.PendingVerification:
+		delete(k.left, c.ID)
+	case wasReady && at == 0:
+		k.left[c.ID] = k.w.now
 	}
 	switch c.Phase {
 	case state.Stopping, state.Gone:
@@ -296,8 +305,10 @@ func (k *checker) gone(c *state.Container) {
 	}
 }
 
-// drained sees that a container is closed by the leader.
-func (k *checker) drained(c *state.Container, by state.Authority) {
+// drained sees that a container is closed by the leader, by a call that was sent then. Who closes
+// itself while that is on its way (Spot takes its task, say) counts among those that stay: it was
+// there when that was decided, and two that close at once are no mistake of either.
+func (k *checker) drained(c *state.Container, by state.Authority, sent time.Duration) {
 	if by.Epoch == 0 {
 		return
 	}
@@ -306,6 +317,10 @@ func (k *checker) drained(c *state.Container, by state.Authority) {
 	k.byLeader[c.ID] = true
 	staying, leaving := 0, 0
 	for _, other := range k.containers() {
+		if k.left[other.ID] > sent && !k.byLeader[other.ID] {
+			staying++
+			continue
+		}
 		switch other.Phase {
 		case state.ContainerReady:
 			staying++

@@ -97,6 +97,17 @@ func SelfTest() []string {
 			s, _ := w.store.Bind(background, by, state.Binding{Session: "s", Container: "c", BootID: "b"})
 			w.check.bound(s)
 		}},
+		{"I12", "a container is drained that keeps up the minimum", func(w *World) {
+			w.policy.Pool.Min, w.policy.Pool.Dedicated = 1, false
+			r := w.replicas[0]
+			c, _ := w.store.Register(background, state.Registration{ID: "c", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
+			_, _ = w.store.Report(background, state.Authority{Container: "c", OwnerSeq: c.OwnerSeq}, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
+			epoch, _, _ := w.store.AcquireLease(background, r.id, 0)
+			by := state.Authority{Epoch: epoch}
+			c, _ = w.store.Drain(background, by, "c", "b")
+			w.check.container(r, c)
+			w.check.drained(c, by, w.now)
+		}},
 		{"I2", "a session is ended as one that nobody holds, and is held", func(w *World) {
 			t := w.busyTask()
 			before := &state.Session{ID: "s", Phase: state.Ready, Container: t.ContainerID, BootID: t.process.boot}

@@ -199,9 +199,10 @@ func (v *storeView) Claim(ctx context.Context, t state.Takeover) (*state.Contain
 }
 
 func (v *storeView) Drain(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {
+	sent := v.r.w.now
 	return asked(ctx, v, stepDrain, by, func() (*state.Container, error) { return v.Memory.Drain(ctx, by, id, bootID) }, func(c *state.Container) {
 		v.container(c)
-		v.r.w.check.drained(c, by)
+		v.r.w.check.drained(c, by, sent)
 	})
 }
 
