@@ -56,6 +56,9 @@ func (m *Memory) UpdateLaunch(ctx context.Context, by Authority, id string, u La
 		if err != nil {
 			return err
 		}
+		if c, registered := m.containers[id]; u.GivesUp(old) && registered && c.Phase != Stopping && c.Phase != Gone {
+			return conflict("its container is %s", c.Phase)
+		}
 		if changed {
 			m.putLaunch(l)
 		}
@@ -100,6 +103,9 @@ func (u LaunchUpdate) Apply(l *Launch) (*Launch, bool, error) {
 	}
 	return &next, true, nil
 }
+
+// GivesUp tells whether the update is the one that gives l up.
+func (u LaunchUpdate) GivesUp(l *Launch) bool { return u.Outcome == Expired && l.Open() }
 
 // ForgetLaunch removes a launch.
 func (m *Memory) ForgetLaunch(ctx context.Context, by Authority, id string) error {

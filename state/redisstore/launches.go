@@ -80,7 +80,7 @@ func (s *Store) updateLaunch(
 		return nil, answer(err)
 	}
 	next, refused := &state.Launch{}, error(nil)
-	after := text
+	after, givesUp := text, 0
 	if err == nil {
 		old, err := decodeLaunch(text, 0)
 		if err != nil {
@@ -92,8 +92,13 @@ func (s *Store) updateLaunch(
 				return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
 			}
 		}
+		if u.GivesUp(old) {
+			givesUp = 1
+		}
 	}
-	reply, err := s.run(ctx, s.launchCall("launch_update", by, id, text, after))
+	update := s.launchCall("launch_update", by, id, text, after, givesUp)
+	update.keys = append(update.keys, s.keys.container(id))
+	reply, err := s.run(ctx, update)
 	if err == nil {
 		err = refused
 	}

@@ -140,26 +140,34 @@ func testContainerTransitions(t *testing.T, w *world) {
 	}
 }
 
-func testRegistrationOfALaunchThatWasGivenUp(_ *testing.T, w *world) {
+func testRegistrationOfALaunchThatWasGivenUp(t *testing.T, w *world) {
 	for _, id := range []string{"late", "early"} {
 		_, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: id, Input: []byte(`{"name":"\"outcome\":\"expired\""}`)})
 		w.ok(err)
 	}
-	giveUp := func(id string) {
+	giveUp := func(id string) error {
 		_, err := w.store.UpdateLaunch(w.ctx, w.lead(), id, state.LaunchUpdate{Outcome: state.Expired, Cause: state.Late})
-		w.ok(err)
+		return err
 	}
 	register := func(id, boot string) error {
 		_, err := w.store.Register(w.ctx, state.Registration{ID: id, Launch: id, BootID: boot, Protocol: 2, MaxSessions: 1, Owner: "r"})
 		return err
 	}
-	giveUp("late")
+	w.ok(giveUp("late"))
 	w.is(register("late", boot), state.ErrConflict)
-	// Who was here before that is here.
+	w.ok(giveUp("late"))
+	// Who was here before that is here, and its launch has succeeded.
 	w.ok(register("early", boot))
-	giveUp("early")
-	w.ok(register("early", boot))
+	w.is(giveUp("early"), state.ErrConflict)
+	l, err := w.store.Launch(w.ctx, "early")
+	w.ok(err)
+	if !l.Open() {
+		t.Fatalf("a launch whose container is there is %s", l.Outcome)
+	}
 	w.ok(register("early", otherBoot))
+	_, err = w.store.BeginStop(w.ctx, w.lead(), "early", otherBoot)
+	w.ok(err)
+	w.ok(giveUp("early"))
 }
 
 func testRegistration(t *testing.T, w *world) {

@@ -27,6 +27,7 @@ var (
 	planning = net{"controller/plan", "TestMake"}
 
 	executing = net{"controller", "TestATaskIsStoppedOnlyAfterALastLook"}
+	leading   = net{"controller", "TestANewLeaderReadsBeforeItPlans"}
 )
 
 const lua = "state/redisstore/lua/"
@@ -74,11 +75,13 @@ var mutants = []mutant{
 	{name: "lease: it lasts from the answer", edits: []edit{{leaseGo, "l.until = sent.Add(ttl - leaseMargin)", "l.until = l.now().Add(ttl)"}}},
 	{name: "executor: tasks are stopped without a last look", by: executing, edits: []edit{{callsGo, "if err := k.c.mayStop(ctx, a.ID); err != nil {", "if err := ctx.Err(); err != nil {"}}},
 	{name: "executor: calls are never repeated", edits: []edit{{callsGo, "k.retries[key] = retry{r.failures + 1, k.c.now().Add(pause)}", "k.inFlight[key] = true"}}},
+	{name: "executor: a new leader plans before it has read", by: leading, edits: []edit{{"controller/controller.go", "return c.cfg.Mirror.ListedSince(c.began)", "return true"}}},
 	{name: "executor: the time that sessions wait counts tenfold", edits: []edit{{"controller/controller.go", "c.cfg.Store.Wait(ctx, by, ids, waitInterval)", "c.cfg.Store.Wait(ctx, by, ids, 10*waitInterval)"}}},
 	{name: "executor: a listing of ECS is never taken in", edits: []edit{{observeGo, "w.tasksAt = at", "_ = at"}}},
 
 	// the store
 	{name: "store: any epoch will do", edits: []edit{{memoryGo, "by.Epoch == 0 || by.Epoch != m.epoch {", "by.Epoch == 0 {"}}},
+	{name: "store: a launch whose container is there is given up", by: onMemory, edits: []edit{{"state/memory_launches.go", "c.Phase != Stopping && c.Phase != Gone {", "c.Phase == Gone {"}}},
 	{name: "store: whoever asks leads", edits: []edit{{memoryGo, "case held && m.leader != replica:", "case held && m.leader == \"\":"}}},
 	{name: "store: binding takes no slot", edits: []edit{{memSessions, "host.Slots = withID(c.Slots, s.ID)", "host.Slots = c.Slots"}}},
 	{name: "plan and store: full containers are bound to", edits: []edit{
@@ -114,12 +117,14 @@ var mutants = []mutant{
 	{name: "scripts: what was refused ends for ever", by: onRedis, edits: []edit{{lua + "end.lua", "and s.refused == '' and not confirmed", "and not confirmed"}}},
 	{name: "scripts: unbinding frees the slot", by: onRedis, edits: []edit{{lua + "unbind.lua", "if s.refused ~= '' or redis.call('HGET', CONTAINER, 'phase') == 'gone' then", "do"}}},
 	{name: "scripts: whoever asks leads", by: onRedis, edits: []edit{{lua + "lease_acquire.lua", "if holder and holder ~= ARGV[1] then", "if not holder then"}}},
+	{name: "scripts: a launch whose container is there is given up", by: onRedis, edits: []edit{{lua + "launch_update.lua", "if phase and phase ~= 'stopping' and phase ~= 'gone' then", "if phase == 'gone' then"}}},
 	{name: "scripts: a document is written over whatever it says", by: onRedis, edits: []edit{{lua + "document_swap.lua", "if type(value) == 'table' or value ~= ARGV[1] then", "if type(value) == 'table' then"}}},
 
 	// the checker
 	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
 	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if used > c.MaxSessions {", "if used > c.MaxSessions+1 {"}}},
 	{name: "checker: an old epoch is no matter", by: selfTest, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
+	{name: "checker: a drain below the minimum is no matter", by: selfTest, edits: []edit{{checkerGo, "staying < k.w.policy.Pool.Min && !retired {", "staying+1 < k.w.policy.Pool.Min && !retired {"}}},
 	{name: "checker: sessions may be lost for no reason", by: selfTest, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
 	{name: "checker: what is held may be ended as confirmed", by: selfTest, edits: []edit{{livenessGo, "b != nil && b.goneAt == 0 {", "b != nil && b.goneAt != 0 {"}}},
 	{name: "checker: nothing lasts", by: selfTest, edits: []edit{{livenessGo, "return k.w.now - k.since[what]", "return 0"}}},
