@@ -99,6 +99,17 @@ func mayDial(addr netip.Addr, allowed []netip.Prefix) bool {
 	return false
 }
 
+// ours tells whether a dial failed for want of something on this side: it says nothing of whom it was
+// for.
+func ours(err error) bool {
+	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, lack) {
+			return true
+		}
+	}
+	return false
+}
+
 // Refuses returns a look at whether nothing listens at an address: the machine there has
 // refused a connection. Silence, or anything else that goes wrong, is no refusal.
 func Refuses(dial tunnel.DialFunc) func(ctx context.Context, addr string) bool {

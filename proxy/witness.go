@@ -76,6 +76,16 @@ type silence struct {
 const (
 	askedAnswered = "answered"
 	askedInVain   = "in_vain"
+	askedNot      = "not_asked" // this replica could not open a connection, to nobody
+)
+
+// answer is what came of asking a container.
+type answer int
+
+const (
+	mute answer = iota
+	spoke
+	unasked
 )
 
 // NewWitness returns a Witness. Nothing is asked before Run.
@@ -89,10 +99,10 @@ func NewWitness(cfg WitnessConfig) *Witness {
 		cfg: cfg, log: cfg.Log, unheard: map[string]silence{},
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wallcrawler_silent_asked_total",
-			Help: "Questions to containers that do not report, by whether they answered.",
+			Help: "Questions to containers that do not report, by whether they answered, or could not be asked for want of a socket.",
 		}, []string{"result"}),
 	}
-	for _, result := range []string{askedAnswered, askedInVain} {
+	for _, result := range []string{askedAnswered, askedInVain, askedNot} {
 		w.asked.WithLabelValues(result)
 	}
 	register(cfg.Registerer, w.asked)
@@ -143,14 +153,14 @@ func (w *Witness) silent() []*state.Container {
 // testify asks containers, and tells what came of it.
 func (w *Witness) testify(ctx context.Context, silent []*state.Container) {
 	asking := time.Now()
-	answered := make([]bool, len(silent))
+	answers := make([]answer, len(silent))
 	var group sync.WaitGroup
 	slots := make(chan struct{}, asksAtOnce)
 	for i, c := range silent {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			answered[i] = w.cfg.Relay.answers(ctx, c)
+			answers[i] = w.cfg.Relay.answers(ctx, c)
 		})
 	}
 	group.Wait()
@@ -160,10 +170,16 @@ func (w *Witness) testify(ctx context.Context, silent []*state.Container) {
 	heard, now := w.cfg.Relay.heard(), time.Now()
 	given := make([]state.Testimony, 0, len(silent))
 	for i, c := range silent {
+		if answers[i] == unasked {
+			// What this replica lacks is nobody's silence. It knows nothing until it has asked.
+			w.asked.WithLabelValues(askedNot).Inc()
+			w.unheard[c.ID] = silence{bootID: c.BootID}
+			continue
+		}
 		t := state.Testimony{Container: c.ID, BootID: c.BootID, Replica: w.cfg.Replica, Quiet: now.Sub(later(w.began, heard[c.ID]))}
-		w.asked.WithLabelValues(map[bool]string{true: askedAnswered, false: askedInVain}[answered[i]]).Inc()
+		w.asked.WithLabelValues(map[answer]string{spoke: askedAnswered, mute: askedInVain}[answers[i]]).Inc()
 		s := silence{bootID: c.BootID}
-		if !answered[i] {
+		if answers[i] == mute {
 			if s.since = w.unheard[c.ID].since; s.since.IsZero() {
 				s.since = asking
 			}
@@ -184,7 +200,7 @@ func (w *Witness) testify(ctx context.Context, silent []*state.Container) {
 // answers asks a container for the version of a browser that it serves, or for its health if
 // it serves none. Whatever it says, short of an error of its own, shows that it is there. Other
 // browsers are asked each time: some may hang or crash while the others serve.
-func (r *Relay) answers(ctx context.Context, c *state.Container) bool {
+func (r *Relay) answers(ctx context.Context, c *state.Container) answer {
 	asked := 0
 	for _, i := range rand.Perm(len(c.Slots)) {
 		id := c.Slots[i]
@@ -194,30 +210,39 @@ func (r *Relay) answers(ctx context.Context, c *state.Container) bool {
 		}
 		_, err := r.ask(ctx, s, c, "/json/version", maxVersion)
 		var refused *tunnel.HandshakeError
-		if err == nil || errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
-			return true
+		switch {
+		case err == nil || errors.As(err, &refused) && refused.Status < http.StatusInternalServerError:
+			return spoke
+		case ours(err):
+			return unasked
 		}
 		if asked++; asked == sessionsAsked {
 			break
 		}
 	}
-	return asked == 0 && r.healthy(ctx, c.Addr)
+	if asked > 0 {
+		return mute
+	}
+	return r.healthy(ctx, c.Addr)
 }
 
-// healthy tells whether anything answers at a container's address as containers do.
-func (r *Relay) healthy(ctx context.Context, addr string) bool {
+// healthy asks whether anything answers at a container's address as containers do.
+func (r *Relay) healthy(ctx context.Context, addr string) answer {
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+wire.HealthPath, nil)
 	if err != nil {
-		return false
+		return mute
 	}
 	resp, err := r.fetch.RoundTrip(req)
-	if err != nil {
-		return false
+	switch {
+	case ours(err):
+		return unasked
+	case err != nil:
+		return mute
 	}
 	_ = resp.Body.Close()
-	return true
+	return spoke
 }
 
 // heard tells, by container, when something of it last reached a client of this replica: to

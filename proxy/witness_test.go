@@ -1,11 +1,15 @@
 package proxy_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -181,5 +185,39 @@ func TestClientsOfALostSessionAreTold(t *testing.T) {
 			t.Errorf("noted: closed by %s with %d %q", got.ClosedBy, got.Code, got.Reason)
 		}
 		talk(t, other)
+	}
+}
+
+// A replica without a free descriptor has asked nobody, and blames nobody.
+func TestWhoCannotAskTestifiesNothing(t *testing.T) {
+	for name, serving := range map[string]bool{"a browser": true, "a container's health": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.links("r1")
+			c := w.ready("cnt_1")
+			if serving {
+				w.serving("ses_1", c)
+			}
+			var lacks atomic.Bool
+			lacks.Store(true)
+			var tried atomic.Int64
+			f := w.frontOf(proxy.NewRelay(proxy.RelayConfig{
+				Mirror: w.mirror, Store: w.store, Secret: secretOf, Registerer: w.reg,
+				Dial: func(context.Context, string, string) (net.Conn, error) {
+					tried.Add(1)
+					if lacks.Load() {
+						return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+					}
+					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+				},
+			}))
+			w.witness(f.relay)
+			w.await("some questions", func() bool { return tried.Load() > 5 })
+			if said, err := w.store.Testimonies(t.Context(), []string{"cnt_1"}); err != nil || len(said) > 0 {
+				t.Fatalf("said %+v, %v", said, err)
+			}
+			lacks.Store(false)
+			w.testimony("cnt_1", "is asked in vain", inVain)
+		})
 	}
 }

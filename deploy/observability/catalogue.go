@@ -67,7 +67,7 @@ func Catalogue() []Metric {
 		{"wallcrawler_session_ready_seconds", "histogram", []string{"source"}, "From admission of a session until its browser was ready, by where the browser came from; observed once a session, by the owner of its container."},
 		{"wallcrawler_session_start_seconds", "histogram", []string{"source"}, "Time from CREATE_SESSION to SESSION_READY, by where the browser came from."},
 		{"wallcrawler_sessions", "gauge", []string{"phase"}, "Sessions by phase, ended ones for five minutes."},
-		{"wallcrawler_silent_asked_total", "counter", []string{"result"}, "Questions to containers that do not report, by whether they answered."},
+		{"wallcrawler_silent_asked_total", "counter", []string{"result"}, "Questions to containers that do not report, by whether they answered, or could not be asked for want of a socket."},
 		{"wallcrawler_slots", "gauge", []string{"state"}, "Slots of containers that are not gone; free ones only where they can be had."},
 		{"wallcrawler_start_deadline_seconds", "gauge", []string{}, "Time from a launch to its registration that is allowed, as learnt."},
 		{"wallcrawler_store_age_seconds", "gauge", []string{}, "Age of the leader's view of the store at the last plan."},
