@@ -51,8 +51,10 @@ func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
 				m.launches[l.ID] = l
 			}
 		}
-		for _, s := range r.Sessions {
-			m.restoreSession(s, now)
+		for _, sessions := range r.SessionsInTurn() {
+			for _, s := range sessions {
+				m.restoreSession(s, now)
+			}
 		}
 		m.givenBack = max(m.givenBack, r.Knew)
 		m.hint(Hint{Kind: KindAll})
@@ -110,7 +112,12 @@ func (m *Memory) restoreSession(given *Session, now time.Time) {
 		return
 	}
 	s := *given
-	if newer {
+	c, hosted := m.containers[s.Container]
+	crowded := hosted && s.crowdedOut(c.Container)
+	if crowded {
+		s.Refused = CrowdedOut
+	}
+	if newer || crowded {
 		s.Rev = m.stamp()
 	}
 	record := &memorySession{Session: &s}
@@ -119,9 +126,8 @@ func (m *Memory) restoreSession(given *Session, now time.Time) {
 		m.keep(record.keptUntil, now)
 	}
 	m.sessions[s.ID] = record
-	c, ok := m.containers[s.Container]
 	switch {
-	case !ok:
+	case !hosted:
 	case over || s.Refused != "":
 		m.freeSlot(c, s.ID, m.stamp())
 	case s.HoldsSlot() && c.Phase != Gone && c.BootID == s.BootID:

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,35 @@ type Records struct {
 	Knew int64
 }
 
+// SessionsInTurn gives the sessions in the order in which they are written back, for the slots'
+// sake: those of one part may be written in any order, and before those of the next. What was only
+// bound comes last: it takes what room is left.
+func (r Records) SessionsInTurn() (parts [2][]*Session) {
+	for _, s := range r.Sessions {
+		part := 0
+		if s.Phase == Bound && s.Refused == "" {
+			part = 1
+		}
+		parts[part] = append(parts[part], s)
+	}
+	return parts
+}
+
+// CrowdedOut is why a session that was only bound has lost its place: before its binding was
+// given back, others were bound there.
+const CrowdedOut = "its place was given to another while the store had lost it"
+
+// crowdedOut tells whether a session that is written back cannot be where it was bound: the
+// container has no slot left for it, or is another user's by now. One that is ready stays, because its
+// page is there; one that is only bound is bound anew, and what its container has made of it is
+// destroyed.
+func (s *Session) crowdedOut(c *Container) bool {
+	if s.Phase != Bound || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID || slices.Contains(c.Slots, s.ID) {
+		return false
+	}
+	return c.Free() == 0 || c.Tenant != "" && c.Tenant != s.UserID
+}
+
 // Rebuilder gives a store back what it has lost. Every replica mirrors everything, so that a
 // store which was wiped, or has forgotten its last seconds, is filled again from any of them.
 type Rebuilder interface {
@@ -25,7 +55,8 @@ type Rebuilder interface {
 	// (it is ended again if it was bound since), and what never goes back (ownerSeq, drainSeq,
 	// whom a container has served, that it is stopping) does not. Of two owners under one
 	// ownerSeq neither keeps it. A slot that a restored session holds is taken, one that it has
-	// given back is free. The store's revisions go on above seen, and the store counts as
+	// given back is free; where none is left, or another user has the container, a session that is
+	// only bound gets none, and counts as refused there (CrowdedOut). The store's revisions go on above seen, and the store counts as
 	// incomplete (Index.LostAt) until MarkWhole. Once all is back, r.Knew is noted
 	// (Index.GivenBack). Repeated, it changes nothing else.
 	Restore(ctx context.Context, seen int64, r Records) error

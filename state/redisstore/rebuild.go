@@ -53,14 +53,16 @@ func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error 
 	if err := s.runAll(ctx, calls); err != nil {
 		return err
 	}
-	calls = calls[:0]
-	for _, x := range r.Sessions {
-		if kept, listed := x.RestoredFor(now); kept >= 0 {
-			calls = append(calls, s.restoreSession(x, kept, listed))
+	for _, sessions := range r.SessionsInTurn() {
+		calls = calls[:0]
+		for _, x := range sessions {
+			if kept, listed := x.RestoredFor(now); kept >= 0 {
+				calls = append(calls, s.restoreSession(x, kept, listed))
+			}
 		}
-	}
-	if err := s.runAll(ctx, calls); err != nil {
-		return err
+		if err := s.runAll(ctx, calls); err != nil {
+			return err
+		}
 	}
 	if _, err := s.eval(ctx, "restore_end", []string{k.pool}, r.Knew); err != nil {
 		return err
@@ -114,7 +116,7 @@ func (s *Store) restoreContainer(c *state.Container) call {
 
 func (s *Store) restoreSession(x *state.Session, kept, listed time.Duration) call {
 	args := []any{x.Rev, string(x.Phase), x.BootID, x.Refused, kept.Milliseconds(), listed.Milliseconds(),
-		string(x.Reason), x.Message}
+		string(x.Reason), x.Message, x.UserID, state.CrowdedOut}
 	return call{script: "restore_session", container: x.Container, session: x.ID, args: append(args, encodeSession(x)...)}
 }
 

@@ -216,6 +216,62 @@ func testRestoredEnd(t *testing.T, w *world) {
 	}
 }
 
+// testRestoredCrowded restores bindings that a store has forgotten, and given their places away
+// since.
+func testRestoredCrowded(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	for _, id := range []string{"c1", "c2", "c3", "c4"} {
+		w.hosting(id, 1)
+	}
+	own := w.hosting("c5", 2)
+	containers := []string{"c1", "c2", "c3", "c4", "c5"}
+	w.sessionIn(state.Ready, "s3", "c3", state.Authority{Container: "c3", OwnerSeq: own.OwnerSeq})
+	w.sessionIn(state.Ended, "z4", "c4", state.Authority{Container: "c4", OwnerSeq: own.OwnerSeq})
+	known := w.remember([]string{"s3"}, containers, nil)
+	before := *known.Containers[3]
+	before.Slots = []string{"z4"}
+	known.Containers[3] = &before // read before the end
+	w.sessionIn(state.Bound, "s1", "c1", own)
+	w.sessionIn(state.Bound, "s2", "c2", own)
+	w.sessionIn(state.Bound, "s4", "c4", own)
+	w.sessionIn(state.Bound, "s5", "c5", own)
+	since := w.remember([]string{"s1", "s2", "s3", "s4", "s5", "z4"}, nil, nil)
+	was := w.index()
+
+	w.Wipe()
+	// Others knew nothing of the bindings, and have gone on.
+	w.ok(w.store.Restore(w.ctx, was.Seq, known))
+	w.leader = state.Authority{}
+	w.admit("o1", "u")
+	w.bind("o1", "c1")
+	w.admit("o5", "other")
+	_, err := w.store.Bind(w.ctx, w.lead(), state.Binding{Session: "o5", Container: "c5", BootID: boot, Dedicated: true})
+	w.ok(err)
+
+	for range 2 { // the second time changes nothing
+		w.ok(w.store.Restore(w.ctx, was.Seq, since))
+		for id, slot := range map[string]string{"c1": "o1", "c2": "s2", "c3": "s3", "c4": "s4", "c5": "o5"} {
+			if c := w.container(id); len(c.Slots) != 1 || c.Slots[0] != slot {
+				t.Fatalf("container %s has slots %v, want %s", id, c.Slots, slot)
+			}
+		}
+		for id, refused := range map[string]string{"s1": state.CrowdedOut, "s2": "", "s4": "", "s5": state.CrowdedOut} {
+			if s := w.session(id); s.Phase != state.Bound || s.Refused != refused {
+				t.Fatalf("session %s is %s and refused %q, want %q", id, s.Phase, s.Refused, refused)
+			}
+		}
+	}
+	// It is bound anew, and its former place stays another's.
+	s := w.session("s1")
+	_, err = w.store.Unbind(w.ctx, w.lead(), state.Unbinding{Session: "s1", BindRev: s.BindRev, Why: s.Refused})
+	w.ok(err)
+	if c := w.container("c1"); len(c.Slots) != 1 || c.Slots[0] != "o1" {
+		t.Fatalf("got slots %v", c.Slots)
+	}
+}
+
 // byID makes records comparable.
 func byID(r state.Records) map[string]string {
 	all := map[string]string{}

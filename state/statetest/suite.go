@@ -86,6 +86,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"restored over what came since", testRestoredOver},
 		{"restored from two timelines", testRestoredForks},
 		{"restored end", testRestoredEnd},
+		{"restored where there is no room any more", testRestoredCrowded},
 		{"time", testTime},
 	}
 	for _, p := range parts {

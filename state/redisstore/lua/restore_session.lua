@@ -1,6 +1,7 @@
 -- KEYS  7 hash of the container that it is bound to, 8 its slots, 9 session hash
 -- ARGV  7 its revision, 8 phase, 9 bootId, 10 refused, 11 ms that it is kept, 12 ms that it is
---       listed (both 0: for ever), 13 reason, 14 message, then names and values of the fields
+--       listed (both 0: for ever), 13 reason, 14 message, 15 user, 16 why it counts as refused if
+--       its place is taken, then names and values of the fields
 -- returns nothing
 -- Writes a session back that the store has lost, or knows as it was before. One that was only
 -- admitted since gives way to one that holds a slot, and any to one that has ended.
@@ -21,9 +22,17 @@ if newer and not newborn then
   end
   return ok()
 end
+
+local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'maxSessions', 'tenant')
+local hosted = containerID ~= '' and c[1] and c[1] ~= 'gone' and c[2] == ARGV[9]
+-- What was only bound takes no place that others were given meanwhile.
+local crowded = hosted and ARGV[8] == 'bound' and ARGV[10] == '' and redis.call('SISMEMBER', SLOTS, sessionID) == 0
+  and (redis.call('SCARD', SLOTS) >= tonumber(c[3] or '0') or ((c[4] or '') ~= '' and c[4] ~= ARGV[15]))
+
 local rev = ARGV[7]
-if newer then rev = stamp() end
-redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 15))
+if newer or crowded then rev = stamp() end
+redis.call('HSET', SESSION, 'rev', rev, unpack(ARGV, 17))
+if crowded then redis.call('HSET', SESSION, 'refused', ARGV[16]) end
 redis.call('ZADD', SESSIONS, rev, sessionID)
 if ARGV[11] ~= '0' then
   redis.call('PEXPIRE', SESSION, ARGV[11])
@@ -35,8 +44,7 @@ end
 if containerID == '' then return ok() end
 if over or ARGV[10] ~= '' then
   freeSlot(sessionID)
-elseif holds(ARGV[8]) then
-  local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId')
-  if c[1] and c[1] ~= 'gone' and c[2] == ARGV[9] and redis.call('SADD', SLOTS, sessionID) == 1 then saveContainer() end
+elseif hosted and not crowded and holds(ARGV[8]) and redis.call('SADD', SLOTS, sessionID) == 1 then
+  saveContainer()
 end
 return ok()
