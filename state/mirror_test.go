@@ -162,6 +162,54 @@ func TestMirrorTellsItsAgeAndTheStoresClock(t *testing.T) {
 	})
 }
 
+// lateStore takes a while until it reads its index, and its clock with it.
+type lateStore struct {
+	*state.Memory
+	late *atomic.Int64 // ns
+}
+
+func (s lateStore) Index(ctx context.Context) (state.Index, error) {
+	if late := time.Duration(s.late.Load()); late > 0 {
+		select {
+		case <-ctx.Done():
+			return state.Index{}, ctx.Err()
+		case <-time.After(late):
+		}
+	}
+	return s.Memory.Index(ctx)
+}
+
+// What came late was read late, or long ago: nobody can tell, and a clock that is ahead ends
+// sessions before their time.
+func TestASlowAnswerSetsNoClockAhead(t *testing.T) {
+	for name, first := range map[string]bool{"the first one": true, "a later one": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late := &atomic.Int64{}
+				m := state.NewMirror(lateStore{state.NewMemory(nil), late}, state.MirrorOptions{Relist: time.Second})
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				if first {
+					late.Store(int64(4 * time.Second))
+				}
+				wg.Go(func() { _ = m.Run(ctx) })
+				defer func() { cancel(); wg.Wait() }()
+				for range 40 {
+					pause := time.NewTimer(500 * time.Millisecond)
+					<-pause.C
+					late.Store(int64(4 * time.Second))
+					if off := time.Until(m.Now()); m.Synced() && off > 10*time.Millisecond {
+						t.Fatalf("its clock is %s ahead", off)
+					}
+				}
+				if !m.Synced() {
+					t.Fatal("it has read nothing")
+				}
+			})
+		})
+	}
+}
+
 func TestMirrorNoticesThatTheStoreWasWiped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, m, by := mirrored(t, state.MirrorOptions{Relist: time.Second})

@@ -25,6 +25,8 @@ var (
 	onMemory = net{"state", "TestMemory"}
 	onRedis  = net{"state/redisstore", "TestOnRedis"}
 	planning = net{"controller/plan", "TestMake"}
+	hanging  = net{"controller/plan", "TestAContainerThatHangsIsGivenUpOnTheWordOfAll"}
+	telling  = net{"state", "TestASlowAnswerSetsNoClockAhead"}
 
 	executing = net{"controller", "TestATaskIsStoppedOnlyAfterALastLook"}
 	leading   = net{"controller", "TestANewLeaderReadsBeforeItPlans"}
@@ -38,8 +40,8 @@ var mutants = []mutant{
 	{name: "plan: silent containers are bound to", edits: []edit{{viewGo, "c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) &&", "c.Phase == state.ContainerReady &&"}}},
 	{name: "plan: a task that is to stop is over", edits: []edit{{viewGo, "if !t.Stopped() {", `if !t.Stopped() && t.DesiredStatus != "STOPPED" {`}}},
 	{name: "plan: a task that one listing lacks is over", edits: []edit{{viewGo, "if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {", "if absent {"}}},
-	{name: "plan: a container is given up on nobody's word", edits: []edit{{hungGo, "return m.unheard(c)", `return ""`}}},
-	{name: "plan: a silent fleet is given up at once", edits: []edit{{hungGo, "max(1, m.expected/hungShare) - lately", "max(1, m.expected) - 0*lately"}}},
+	{name: "plan: a container is given up on nobody's word", by: hanging, edits: []edit{{hungGo, "return m.unheard(c)", `return ""`}}},
+	{name: "plan: a silent fleet is given up at once", by: hanging, edits: []edit{{hungGo, "max(1, m.expected/hungShare) - lately", "max(1, m.expected) - 0*lately"}}},
 	{name: "plan: a container without a known task stays for ever", edits: []edit{{viewGo, "return m.neverKnown(c)", `return "", false`}}},
 	{name: "plan: a missing document is a wish to end", edits: []edit{{sessionsGo, "if m.Unseen[s.ID] > m.RestoreWithin {", "if m.Unseen[s.ID] >= 0 {"}}},
 	{name: "plan: a session ends a minute before its deadline", edits: []edit{{sessionsGo, "s.Deadline.IsZero() || m.Now.Before(s.Deadline) {", "s.Deadline.IsZero() || m.Now.Add(time.Minute).Before(s.Deadline) {"}}},
@@ -99,7 +101,7 @@ var mutants = []mutant{
 	{name: "mirror: hints are not read", edits: []edit{
 		{mirrorGo, "if known = m.sessions.has(h.ID, h.Rev); !known {", "if known = true; !known {"},
 		{mirrorGo, "sessions := append(m.sessions.stale(index.Sessions), doubted.sessions...)", "sessions := append(m.sessions.stale(nil), doubted.sessions...)"}}},
-	{name: "mirror: a slow answer sets the clock ahead", edits: []edit{
+	{name: "mirror: a slow answer sets the clock ahead", by: telling, edits: []edit{
 		{mirrorGo, "} else if m.storeTime.After(latest) {", "} else {"},
 		{mirrorGo, "if after.Sub(before) > slowRead {", "if false {"}}},
 
