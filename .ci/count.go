@@ -49,6 +49,7 @@ type run struct {
 type failure struct {
 	dir, pkg, test string // test is empty: not one of the package's tests
 	why            string
+	final          bool // not to be tried again: the process died, so that others were not run
 }
 
 func (r *run) of(pkg, test string) *result {
@@ -92,10 +93,12 @@ func (r *run) close(e event) {
 	tests := r.packages[e.Package]
 	delete(r.packages, e.Package)
 	names := slices.Sorted(maps.Keys(tests))
+	died := false
 	for _, name := range names {
 		t := tests[name]
-		if t.outcome == "" && e.Action == "fail" {
+		if name != "" && t.outcome == "" && e.Action == "fail" {
 			t.outcome = "fail" // the process died under it
+			died = true
 		}
 		for parent := name; strings.Contains(parent, "/"); {
 			parent = parent[:strings.LastIndex(parent, "/")]
@@ -114,7 +117,7 @@ func (r *run) close(e event) {
 			failed++
 			text := clean(t.output.String())
 			fmt.Fprintf(r.out, "\n--- %s %s\n%s\n", e.Package, name, text)
-			r.fell = append(r.fell, failure{r.dir, e.Package, name, verdict(text)})
+			r.fell = append(r.fell, failure{r.dir, e.Package, name, verdict(text), false})
 		case t.outcome == "fail":
 			// A parent of what has failed: what it said itself may still explain.
 			if text := clean(t.output.String()); text != "" {
@@ -130,12 +133,18 @@ func (r *run) close(e event) {
 	}
 	if e.Action == "fail" && failed == 0 {
 		failed++ // it was not built, or something beside its tests has failed
-		r.fell = append(r.fell, failure{r.dir, e.Package, "", "not one of its tests, see above"})
+		r.fell = append(r.fell, failure{r.dir, e.Package, "", "not one of its tests, see above", true})
 	}
 	if e.Action == "fail" {
+		// That line is printed when all tests have run.
+		died = died || !strings.Contains("\n"+tests[""].output.String(), "\nFAIL\n")
 		if text := clean(tests[""].output.String()); text != "" {
 			fmt.Fprintf(r.out, "\n--- %s\n%s\n", e.Package, text)
+			died = true // or something beside its tests has failed, too
 		}
+	}
+	if died {
+		r.fell = append(r.fell, failure{r.dir, e.Package, "", "it did not come to its end as it should, see above", true})
 	}
 	r.passed, r.failed, r.skipped = r.passed+passed, r.failed+failed, r.skipped+skipped
 	if passed+failed+skipped == 0 {
@@ -228,7 +237,7 @@ const once = 5
 // on a machine that may be anybody's. What stands alone is counted as passed and is named as
 // flaky, so that it is looked into; a data race is one, however seldom it is seen.
 func (r *run) again(args []string) {
-	if len(r.fell) > once {
+	if len(r.fell) > once || slices.ContainsFunc(r.fell, func(f failure) bool { return f.final }) {
 		return
 	}
 	var still []failure
