@@ -97,6 +97,7 @@ type inbox struct {
 	nodes    []string                // that are listened to; nil: none at present
 	notified map[string]bool         // by node: whether notifications arrive, once that is known
 	settled  bool                    // it was known of all nodes once
+	follows  bool                    // the stream was followed once
 }
 
 func (in *inbox) add(hints ...state.Hint) {
@@ -131,8 +132,16 @@ func (in *inbox) setNotified(node string, on bool) {
 	in.wake()
 }
 
+// follow records that whatever is written to the stream from now on will be heard.
+func (in *inbox) follow() {
+	in.mu.Lock()
+	in.follows = true
+	in.mu.Unlock()
+	in.wake()
+}
+
 // take empties the inbox. notified holds for all nodes; settled is false before all have
-// been known once.
+// been known once, and the stream was followed: who hears of documents hears of everything.
 func (in *inbox) take() (hints []state.Hint, notified, settled bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -144,7 +153,7 @@ func (in *inbox) take() (hints []state.Hint, notified, settled bool) {
 	if len(in.nodes) > 0 && len(in.notified) == len(in.nodes) {
 		in.settled = true
 	}
-	return hints, notified, in.settled
+	return hints, notified, in.settled && in.follows
 }
 
 func (in *inbox) wake() {
@@ -179,6 +188,7 @@ func (s *Store) readStream(ctx context.Context, client *redis.Client, in *inbox)
 		return err
 	}
 	in.add(state.Hint{Kind: state.KindAll})
+	in.follow()
 	for {
 		streams, err := client.XRead(ctx, &redis.XReadArgs{
 			Streams: []string{s.keys.wake, last}, Count: readCount, Block: readBlock,
