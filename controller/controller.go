@@ -97,6 +97,7 @@ type Controller struct {
 	desired   bool // pool:desired is to be read
 
 	began time.Time // when the reign did; monotonic, owned by the goroutine of lead
+	epoch int64     // of the reign; owned by the goroutine of lead
 	world *world    // owned by the goroutine of lead
 	pool  *pool     // owned by the goroutine of lead
 	calls *calls
@@ -226,7 +227,7 @@ func (c *Controller) desireHinted() bool {
 // reign reconciles until the lead is lost or ctx ends.
 func (c *Controller) reign(ctx context.Context, epoch int64) {
 	ctx, stop := context.WithCancel(ctx)
-	c.begin()
+	c.begin(epoch)
 	defer func() {
 		stop()
 		c.calls.wait()
@@ -253,7 +254,9 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 		case <-ctx.Done():
 			return
 		case <-lost:
-			continue
+			// Perhaps it is won again already, even under the same epoch: that is the next reign.
+			c.log.Warn("leadership lost")
+			return
 		case <-waits.C:
 			c.countWaits(ctx)
 			continue
@@ -281,18 +284,22 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 }
 
 // begin starts a reign with nothing but what the store holds. It asks for that to be read.
-func (c *Controller) begin() {
+func (c *Controller) begin(epoch int64) {
 	c.began = c.now()
 	c.cfg.Mirror.Relist()
 	c.world = newWorld(c.cfg)
 	// An epoch is the store's clock in ms when it was given, as long as that has not gone back.
-	c.pool = &pool{ends: ends{since: time.UnixMilli(c.lead.epochNow())}}
+	counted := ends{since: time.UnixMilli(epoch)}
+	if c.pool != nil && c.epoch == epoch {
+		counted = c.pool.ends // the same lease, that was taken for lost
+	}
+	c.pool, c.epoch = &pool{ends: counted}, epoch
 	c.calls = newCalls(c)
 	c.hinted() // what another reign left
 	c.pool.note(state.Event{Kind: state.KindPool, Reason: state.EventLeading,
-		Message: fmt.Sprintf("replica %s leads, epoch %d", c.cfg.Replica, c.lead.epochNow())})
+		Message: fmt.Sprintf("replica %s leads, epoch %d", c.cfg.Replica, epoch)})
 	c.metrics.leader.Set(1)
-	c.log.Info("leadership gained", "epoch", c.lead.epochNow())
+	c.log.Info("leadership gained", "epoch", epoch)
 }
 
 // caughtUp tells whether this replica's view holds all that the leaders before have written. Until

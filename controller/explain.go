@@ -127,5 +127,8 @@ func (e *Explanation) mask(users map[string]string, mayKnow func(user string) bo
 		h := &e.Holds[i]
 		kind := heldKey{h.What, h.ID}.kind()
 		hide(kind == state.KindSession || kind == state.KindDocument, &h.ID, &h.Why)
+		if h.ID == masked && h.What == plan.HoldDocument {
+			h.Why = "it is no session's" // what stands in it, maybe a third user's id, is its user's
+		}
 	}
 }

@@ -93,7 +93,7 @@ func (s *Stepper) Round(ctx context.Context) {
 		}
 		s.reign, s.stop = context.WithCancel(ctx)
 		s.waitsAt, s.looksAt = now.Add(waitInterval), now.Add(desiredInterval)
-		c.begin()
+		c.begin(c.lead.epochNow())
 	}
 	s.collect()
 	if !c.caughtUp() {
