@@ -33,7 +33,7 @@ func (c *Controller) act(ctx context.Context, p plan.Plan) {
 		mu    sync.Mutex // guards done
 		done  []outcome
 	)
-	now := c.now()
+	now, epoch := c.now(), c.epoch
 	c.calls.begin()
 	defer c.calls.tell()
 	for _, a := range p.Actions {
@@ -51,7 +51,7 @@ func (c *Controller) act(ctx context.Context, p plan.Plan) {
 		slots <- struct{}{}
 		write(&group, func() {
 			defer func() { <-slots }()
-			err := c.write(ctx, a)
+			err := c.write(ctx, epoch, a)
 			mu.Lock()
 			done = append(done, outcome{a, err})
 			mu.Unlock()
@@ -94,7 +94,7 @@ func (c *Controller) settle(o outcome) {
 		c.calls.forgotten(key(o.action)) // the lead may have come back before anybody noticed
 	case errors.Is(o.err, state.ErrFenced):
 		c.metrics.actions.WithLabelValues(kind, actionFenced).Inc()
-		c.lead.lose()
+		c.lead.fenced(c.epoch)
 	case errors.Is(o.err, state.ErrRolledBack):
 		c.metrics.actions.WithLabelValues(kind, actionStale).Inc()
 		log.Warn("action refused: the store has lost data", "error", o.err)
@@ -128,12 +128,12 @@ func (c *Controller) after(a plan.Action) {
 	}
 }
 
-var errNotLeading = errors.New("this replica does not lead any more")
+var errNotLeading = errors.New("this replica does not lead any more, or under another epoch")
 
-// write carries out one action on the store. Authority is asked for last, right before the
-// write.
-func (c *Controller) write(ctx context.Context, a plan.Action) error {
-	by, leading := c.lead.authority()
+// write carries out one action on the store that was planned in the reign of that epoch. Authority
+// is asked for last, right before the write.
+func (c *Controller) write(ctx context.Context, epoch int64, a plan.Action) error {
+	by, leading := c.lead.authority(epoch)
 	if !leading {
 		return errNotLeading
 	}

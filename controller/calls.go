@@ -17,10 +17,12 @@ import (
 // callTimeout bounds one call, its retries included.
 const callTimeout = 30 * time.Second
 
-// calls runs the calls to ECS beside the loop, each action once at a time, and remembers which
-// actions are to wait before they are tried again. All methods run on the loop's goroutine.
+// calls runs the calls of one reign to ECS beside the loop, each action once at a time, and
+// remembers which actions are to wait before they are tried again. All methods but call run on the
+// loop's goroutine.
 type calls struct {
 	c       *Controller
+	epoch   int64 // of the reign; never changed, since calls read it beside the loop
 	results chan outcome
 	running sync.WaitGroup
 	slots   chan struct{}
@@ -42,6 +44,7 @@ type retry struct {
 func newCalls(c *Controller) *calls {
 	return &calls{
 		c:        c,
+		epoch:    c.epoch,
 		results:  make(chan outcome, c.cfg.machine.callers),
 		slots:    make(chan struct{}, c.cfg.machine.callers),
 		inFlight: map[string]bool{},
@@ -173,15 +176,18 @@ func (k *calls) wait() { k.running.Wait() }
 func (k *calls) call(ctx context.Context, a plan.Action) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, leading := k.c.lead.authority(); !leading {
+	if !k.c.lead.holds(k.epoch) {
 		return errNotLeading
 	}
 	switch a := a.(type) {
 	case plan.Run:
-		return k.c.runTask(ctx, a.ID)
+		return k.c.runTask(ctx, k.epoch, a.ID)
 	case plan.StopTask:
 		if err := k.c.mayStop(ctx, a.ID); err != nil {
 			return err
+		}
+		if !k.c.lead.holds(k.epoch) {
+			return errNotLeading
 		}
 		if err := k.c.cfg.Fleet.Stop(ctx, a.ID, "wallcrawler: "+a.Why); err != nil {
 			return fmt.Errorf("stopping task %s: %w", a.ID, err)
@@ -231,8 +237,8 @@ func (c *Controller) serves(r *state.Container) bool {
 	return slices.ContainsFunc(c.cfg.Mirror.Sessions(), func(s *state.Session) bool { return s.BoundTo(r.ID, r.BootID) })
 }
 
-// runTask makes the call of a recorded launch and records what came of it.
-func (c *Controller) runTask(ctx context.Context, id string) error {
+// runTask makes the call of a recorded launch and records what came of it, in the reign of that epoch.
+func (c *Controller) runTask(ctx context.Context, epoch int64, id string) error {
 	l, ok := c.cfg.Mirror.Launch(id)
 	if !ok {
 		return fmt.Errorf("launch %s: %w", id, state.ErrNotFound)
@@ -251,7 +257,7 @@ func (c *Controller) runTask(ctx context.Context, id string) error {
 	default:
 		return fmt.Errorf("starting a task for launch %s: %w", id, err)
 	}
-	by, leading := c.lead.authority()
+	by, leading := c.lead.authority(epoch)
 	if !leading {
 		return errNotLeading // the next leader repeats the call and gets the same task
 	}

@@ -97,7 +97,7 @@ type Controller struct {
 	desired   bool // pool:desired is to be read
 
 	began time.Time // when the reign did; monotonic, owned by the goroutine of lead
-	epoch int64     // of the reign; owned by the goroutine of lead
+	epoch int64     // of the reign, and of all that it writes; owned by the goroutine of lead
 	world *world    // owned by the goroutine of lead
 	pool  *pool     // owned by the goroutine of lead
 	calls *calls
@@ -294,8 +294,8 @@ func (c *Controller) begin(epoch int64) {
 		counted = c.pool.ends // the same lease, that was taken for lost
 	}
 	c.pool, c.epoch = &pool{ends: counted}, epoch
-	c.calls = newCalls(c)
-	c.hinted() // what another reign left
+	c.calls = newCalls(c) // of this epoch
+	c.hinted()            // what another reign left
 	c.pool.note(state.Event{Kind: state.KindPool, Reason: state.EventLeading,
 		Message: fmt.Sprintf("replica %s leads, epoch %d", c.cfg.Replica, epoch)})
 	c.metrics.leader.Set(1)
@@ -388,7 +388,7 @@ func (c *Controller) refile(documents, tasks []string, relist bool) {
 // countWaits adds to the time that sessions have been waiting for a slot while somebody was
 // there to give them one: an outage of ours fails nobody.
 func (c *Controller) countWaits(ctx context.Context) {
-	by, ok := c.lead.authority()
+	by, ok := c.lead.authority(c.epoch)
 	if !ok {
 		return
 	}
@@ -409,7 +409,7 @@ func (c *Controller) countWaits(ctx context.Context) {
 // failed notes an error of the store that no action carries.
 func (c *Controller) failed(doing string, err error) {
 	if errors.Is(err, state.ErrFenced) {
-		c.lead.lose()
+		c.lead.fenced(c.epoch)
 		return
 	}
 	c.log.Warn("store call failed, and will be made again", "doing", doing, "error", err)

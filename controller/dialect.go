@@ -63,7 +63,7 @@ func (c *Controller) settleDialect(ctx context.Context, s plan.Snapshot) error {
 	if now.Protocol == 0 || slices.ContainsFunc(s.Containers, func(c *state.Container) bool { return c.Phase != state.Gone }) {
 		return nil
 	}
-	by, ok := c.lead.authority()
+	by, ok := c.lead.authority(c.epoch)
 	if !ok {
 		return nil
 	}

@@ -96,6 +96,16 @@ func (l *leadership) lose() {
 	l.drop()
 }
 
+// fenced steps down after the store has refused a write under that epoch. A later lead stays: it is
+// not what was refused.
+func (l *leadership) fenced(epoch int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.epoch == epoch {
+		l.drop()
+	}
+}
+
 // quit steps down for good.
 func (l *leadership) quit() {
 	l.mu.Lock()
@@ -135,13 +145,11 @@ func (l *leadership) epochNow() int64 {
 	return l.epoch
 }
 
-// authority is what a mutation carries, asked for right before each.
-func (l *leadership) authority() (state.Authority, bool) {
-	epoch, held := l.present()
-	if !held {
-		return state.Authority{}, false
-	}
-	return state.Authority{Epoch: epoch}, true
+// authority is what a mutation carries that was planned in the reign of that epoch, asked for right
+// before each. Under another epoch it is not to be made: others may have led in between, and what
+// they did stands in no plan of this one.
+func (l *leadership) authority(epoch int64) (state.Authority, bool) {
+	return state.Authority{Epoch: epoch}, l.holds(epoch)
 }
 
 // campaign takes and renews the lease until ctx ends, and then gives it up.

@@ -29,13 +29,13 @@ func TestEpochsNeverGoBack(t *testing.T) {
 	if _, err := store.Admit(t.Context(), state.Authority{Epoch: second}, state.Admission{ID: "s", Remaining: time.Hour}); err == nil {
 		t.Error("the store took a write under an epoch that it has not given")
 	}
-	if _, leads := c.lead.authority(); third <= second || !leads {
+	if leads := c.lead.held(); third <= second || !leads {
 		t.Errorf("epochs %d, %d, and then %d; leading %t", first, second, third, leads)
 	}
 	store.Wipe()
 	now = now.Add(-time.Hour)
 	fourth := bid()
-	if _, leads := c.lead.authority(); fourth <= third || !leads {
+	if leads := c.lead.held(); fourth <= third || !leads {
 		t.Errorf("epoch %d after %d, when the clock was set back; leading %t", fourth, third, leads)
 	}
 }
@@ -54,7 +54,7 @@ func TestWhoHasResignedLeadsNoMore(t *testing.T) {
 	}
 	c.resign(t.Context())
 	c.lead.extend(epoch, sent, ttl)
-	if _, leads := c.lead.authority(); leads {
+	if leads := c.lead.held(); leads {
 		t.Error("it leads again, and so may somebody else")
 	}
 	if _, _, err := store.AcquireLease(t.Context(), "other", 0); err != nil {

@@ -206,7 +206,7 @@ func (c *Controller) keepHouse(ctx context.Context, s plan.Snapshot, pool state.
 		case err == nil:
 			continue
 		case errors.Is(err, state.ErrFenced):
-			c.lead.lose()
+			c.lead.fenced(c.epoch)
 		case ctx.Err() == nil && !p.untidy:
 			p.untidy = true
 			c.log.Warn("tidying the pool went wrong", "doing", step.doing, "error", err)
@@ -221,7 +221,7 @@ func (c *Controller) saveNotes(ctx context.Context) error {
 	if u == (state.PoolUpdate{}) {
 		return nil
 	}
-	by, ok := c.lead.authority()
+	by, ok := c.lead.authority(c.epoch)
 	if !ok {
 		return nil
 	}

@@ -32,7 +32,7 @@ func TestATaskIsStoppedOnlyAfterALastLook(t *testing.T) {
 	if err := c.bid(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	by, _ := c.lead.authority()
+	by := state.Authority{Epoch: c.lead.epochNow()}
 	if _, err := store.CreateLaunch(t.Context(), by, state.Launch{ID: "cnt_1", Input: []byte(`{}`)}); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestATaskIsStoppedOnlyAfterALastLook(t *testing.T) {
 	if _, err := store.Register(t.Context(), state.Registration{ID: "cnt_1", Launch: "cnt_1", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: "r"}); err != nil {
 		t.Fatal(err)
 	}
-	calls := &calls{c: c}
+	calls := &calls{c: c, epoch: by.Epoch}
 	if err := calls.call(t.Context(), stop); !errors.Is(err, state.ErrConflict) || fleet.told != 0 {
 		t.Errorf("it was stopped %d times: %v", fleet.told, err)
 	}

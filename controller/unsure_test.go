@@ -48,7 +48,7 @@ func TestAnIntentWhoseAnswerWasLostIsNotRecordedTwice(t *testing.T) {
 	if err := c.bid(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	by, _ := c.lead.authority()
+	by := state.Authority{Epoch: c.lead.epochNow()}
 	want := []error{state.ErrUnavailable, state.ErrExists, nil}
 	for i, wanted := range want {
 		if err := c.recordLaunch(t.Context(), by, plan.Launch{MaxSessions: 1}); !errors.Is(err, wanted) {
