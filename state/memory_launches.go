@@ -69,9 +69,10 @@ func (m *Memory) UpdateLaunch(ctx context.Context, by Authority, id string, u La
 }
 
 // Apply gives the launch as it is after the update, and whether that differs. l stays as it
-// is. ErrConflict if the launch is closed with another outcome.
+// is. ErrConflict if the launch is closed with another outcome; but one that was refused may be given up:
+// a call that was late on its way may have started its task after all.
 func (u LaunchUpdate) Apply(l *Launch) (*Launch, bool, error) {
-	if !l.Open() && u.Outcome != "" && u.Outcome != l.Outcome {
+	if !l.Open() && u.Outcome != "" && u.Outcome != l.Outcome && !u.GivesUp(l) {
 		return nil, false, conflict("the launch is %s", l.Outcome)
 	}
 	next := *l
@@ -105,7 +106,9 @@ func (u LaunchUpdate) Apply(l *Launch) (*Launch, bool, error) {
 }
 
 // GivesUp tells whether the update is the one that gives l up.
-func (u LaunchUpdate) GivesUp(l *Launch) bool { return u.Outcome == Expired && l.Open() }
+func (u LaunchUpdate) GivesUp(l *Launch) bool {
+	return u.Outcome == Expired && (l.Open() || l.Outcome == Refused)
+}
 
 // ForgetLaunch removes a launch.
 func (m *Memory) ForgetLaunch(ctx context.Context, by Authority, id string) error {

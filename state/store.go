@@ -238,8 +238,8 @@ type Launches interface {
 	// CreateLaunch stores a new launch (ErrExists). CreatedAt is set by the store.
 	CreateLaunch(ctx context.Context, by Authority, l Launch) (*Launch, error)
 	// UpdateLaunch records how it went: task ARN, outcome, cause, message, tries, times. ErrConflict if the
-	// stored outcome is no longer open and u.Outcome differs, or if that is to be Expired while the
-	// container of the launch is there, neither stopping nor gone.
+	// stored outcome is no longer open and u.Outcome differs (Refused may become Expired), or if that is
+	// to be Expired while the container of the launch is there, neither stopping nor gone.
 	UpdateLaunch(ctx context.Context, by Authority, id string, u LaunchUpdate) (*Launch, error)
 	// ForgetLaunch removes a launch. Repeated, it changes nothing. Mirrors take the absence of one
 	// younger than LaunchKept for a loss.

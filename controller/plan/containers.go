@@ -139,6 +139,11 @@ func (m *planner) superviseClosed(l *state.Launch) {
 	switch {
 	case running && l.Outcome == state.Expired:
 		m.stopTask(t.ARN, "its container never registered")
+	case running && l.Outcome == state.Refused && m.past(t.CreatedAt, m.StartDeadline) && m.containers[l.ID] == nil:
+		// A call of a leader before, which was on its way when the next was refused. From then on nobody
+		// may register as this launch's, so that its task can be stopped.
+		m.do(ResolveLaunch{Target{l.ID, fmt.Sprintf("it was refused, its task came up after all, and its container did not register within %s", m.StartDeadline)},
+			state.Expired, "", time.Time{}})
 	case running:
 	case m.past(l.CreatedAt, launchMemory):
 		m.do(ForgetLaunch{Target{l.ID, "nothing can come of it any more"}})

@@ -156,6 +156,12 @@ func testRegistrationOfALaunchThatWasGivenUp(t *testing.T, w *world) {
 	w.ok(giveUp("late"))
 	w.is(register("late", boot), state.ErrConflict)
 	w.ok(giveUp("late"))
+	_, err := w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "refused", Input: []byte(`{}`)})
+	w.ok(err)
+	_, err = w.store.UpdateLaunch(w.ctx, w.lead(), "refused", state.LaunchUpdate{Outcome: state.Refused, Cause: state.NoCapacity})
+	w.ok(err)
+	w.ok(register("refused", boot))
+	w.is(giveUp("refused"), state.ErrConflict)
 	// Who was here before that is here, and its launch has succeeded.
 	w.ok(register("early", boot))
 	w.is(giveUp("early"), state.ErrConflict)

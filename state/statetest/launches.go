@@ -67,6 +67,15 @@ func testLaunches(t *testing.T, w *world) {
 			t.Fatalf("got %+v", got)
 		}
 	}
+	for _, outcome := range []state.Outcome{state.Started, state.Registered} {
+		_, err = update("l-refused", state.LaunchUpdate{Outcome: outcome})
+		w.is(err, state.ErrConflict)
+	}
+	got, err = update("l-refused", state.LaunchUpdate{Outcome: state.Expired, Message: "its task came up after all"})
+	w.ok(err)
+	if got.Outcome != state.Expired || got.Cause != state.NoCapacity || !near(got.SettledAt, ix.Time) {
+		t.Fatalf("got %+v", got)
+	}
 	found, err := w.store.LaunchesOf(w.ctx, []string{"l1", "nobody", "l-refused"})
 	w.ok(err)
 	if len(found) != 2 {
