@@ -88,7 +88,7 @@ type Controller struct {
 	lead    leadership
 
 	wake   chan struct{} // something that plan reads has changed; holds one
-	vacant chan struct{} // nobody leads; holds one
+	vacant chan struct{} // nobody leads, or is to; holds one
 
 	hintMu    sync.Mutex // guards the fields below
 	documents map[string]struct{}
@@ -96,11 +96,12 @@ type Controller struct {
 	relist    bool // documents are to be listed
 	desired   bool // pool:desired is to be read
 
-	began time.Time // when the reign did; monotonic, owned by the goroutine of lead
-	epoch int64     // of the reign, and of all that it writes; owned by the goroutine of lead
-	world *world    // owned by the goroutine of lead
-	pool  *pool     // owned by the goroutine of lead
-	calls *calls
+	began      time.Time // when the reign did; monotonic, owned by the goroutine of lead
+	toldUnread bool      // that nothing could be read in this reign; owned by the goroutine of lead
+	epoch      int64     // of the reign, and of all that it writes; owned by the goroutine of lead
+	world      *world    // owned by the goroutine of lead
+	pool       *pool     // owned by the goroutine of lead
+	calls      *calls
 
 	unsure  unsure
 	held    atomic.Pointer[[]Held]               // what the last round left waiting for the account's allowance
@@ -156,8 +157,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-c.lead.won():
-			if epoch, held := c.lead.present(); held { // else it was lost again before anybody looked
-				c.reign(ctx, epoch)
+			if epoch, lost, held := c.lead.term(); held { // else it was lost again before anybody looked
+				c.reign(ctx, epoch, lost)
 			}
 		}
 	}
@@ -170,10 +171,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) note(hints []state.Hint) {
 	if !c.lead.held() {
 		if slices.ContainsFunc(hints, func(h state.Hint) bool { return h.Kind == state.KindLease }) {
-			select {
-			case c.vacant <- struct{}{}:
-			default:
-			}
+			c.rouseCampaign()
 		}
 		return
 	}
@@ -224,8 +222,8 @@ func (c *Controller) desireHinted() bool {
 	return hinted
 }
 
-// reign reconciles until the lead is lost or ctx ends.
-func (c *Controller) reign(ctx context.Context, epoch int64) {
+// reign reconciles until the lead is lost or given up, or ctx ends.
+func (c *Controller) reign(ctx context.Context, epoch int64, lost <-chan struct{}) {
 	ctx, stop := context.WithCancel(ctx)
 	c.begin(epoch)
 	defer func() {
@@ -237,10 +235,8 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 		c.refused.Store(nil)
 	}()
 
-	for !c.caughtUp() && c.lead.holds(epoch) {
-		if !pause(ctx, syncPoll) {
-			return
-		}
+	if !c.catchUp(ctx, lost) {
+		return
 	}
 	tick := time.NewTimer(0)
 	defer tick.Stop()
@@ -248,7 +244,6 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 	defer waits.Stop()
 	desires := time.NewTicker(desiredInterval)
 	defer desires.Stop()
-	lost := c.lead.lost()
 	for c.lead.holds(epoch) {
 		select {
 		case <-ctx.Done():
@@ -274,6 +269,9 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 				return
 			}
 		}
+		if c.givesUp() {
+			return
+		}
 		// Planning that takes long leaves as much time to everybody else.
 		if busy := c.reconcile(ctx); busy > 2*batch && !pause(ctx, min(busy, c.cfg.Tick)) {
 			return
@@ -285,7 +283,7 @@ func (c *Controller) reign(ctx context.Context, epoch int64) {
 
 // begin starts a reign with nothing but what the store holds. It asks for that to be read.
 func (c *Controller) begin(epoch int64) {
-	c.began = c.now()
+	c.began, c.toldUnread = c.now(), false
 	c.cfg.Mirror.Relist()
 	c.world = newWorld(c.cfg)
 	// An epoch is the store's clock in ms when it was given, as long as that has not gone back.

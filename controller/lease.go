@@ -16,7 +16,7 @@ const (
 	leaseMargin = time.Second
 	// syncPoll is how often a replica looks whether its view is whole before it campaigns.
 	syncPoll = 10 * time.Millisecond
-	// releaseTimeout bounds giving the lease up when the process stops.
+	// releaseTimeout bounds giving the lease back.
 	releaseTimeout = time.Second
 )
 
@@ -32,14 +32,14 @@ type leadership struct {
 	lostCh  chan struct{} // closed when the lead is lost; made anew when it is won
 	leading bool
 	over    bool // for good: what a bid that is still on its way brings is too late
+
+	yieldedAt time.Time // when it was given up last: what bids from before bring is too late
+	owed      bool      // the lease is to be given back to the store
 }
 
 func (l *leadership) channels() {
 	if l.wonCh == nil {
 		l.wonCh = make(chan struct{}, 1)
-	}
-	if l.lostCh == nil {
-		l.lostCh = make(chan struct{})
 	}
 }
 
@@ -51,20 +51,16 @@ func (l *leadership) won() <-chan struct{} {
 	return l.wonCh
 }
 
-// lost is closed when the present lead is lost.
-func (l *leadership) lost() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.channels()
-	return l.lostCh
-}
-
 // extend takes in a lease that was asked for at sent.
 func (l *leadership) extend(epoch int64, sent time.Time, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.channels()
 	if l.over {
+		return
+	}
+	if !sent.After(l.yieldedAt) {
+		l.epoch = epoch // which is given back
 		return
 	}
 	if l.leading && l.epoch != epoch {
@@ -106,6 +102,24 @@ func (l *leadership) fenced(epoch int64) {
 	}
 }
 
+// yield steps down from the lead under that epoch so that another takes it. The lease is owed then.
+func (l *leadership) yield(epoch int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leading && l.epoch == epoch {
+		l.drop()
+		l.yieldedAt, l.owed = l.now(), true
+	}
+}
+
+// owes tells, once, of a lease that is to be given back.
+func (l *leadership) owes() (epoch int64, owed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	owed, l.owed = l.owed, false
+	return l.epoch, owed
+}
+
 // quit steps down for good.
 func (l *leadership) quit() {
 	l.mu.Lock()
@@ -117,12 +131,19 @@ func (l *leadership) quit() {
 // present gives the epoch, or tells that the lead is not held, and steps down if its time is
 // over.
 func (l *leadership) present() (epoch int64, held bool) {
+	epoch, _, held = l.term()
+	return epoch, held
+}
+
+// term is present with a channel that is closed when that very lead is lost, even if it is won again
+// under the same epoch at once.
+func (l *leadership) term() (epoch int64, lost <-chan struct{}, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.leading && !l.now().Before(l.until) {
 		l.drop()
 	}
-	return l.epoch, l.leading
+	return l.epoch, l.lostCh, l.leading
 }
 
 // held tells whether the lead is held.
@@ -165,18 +186,33 @@ func (c *Controller) campaign(ctx context.Context) {
 		case <-timer.C:
 		case <-c.vacant:
 		}
-		if !c.cfg.Mirror.Synced() {
-			// Who leads with an empty view would launch what is there already, and take every
-			// document for a wish that nobody knows.
-			timer.Reset(syncPoll)
-			continue
-		}
-		err := c.bid(ctx)
+		next, err := c.turn(ctx)
 		if err != nil && ctx.Err() == nil && !quiet {
 			c.log.Warn("lease not renewed", "error", err)
 		}
 		quiet = err != nil
-		timer.Reset(renewEvery)
+		timer.Reset(next)
+	}
+}
+
+// turn is one turn of the campaign. It says when the next is due.
+func (c *Controller) turn(ctx context.Context) (next time.Duration, err error) {
+	if epoch, owed := c.lead.owes(); owed {
+		c.release(ctx, epoch)
+	}
+	if !c.lead.held() && c.blind() {
+		// Who leads with an empty view would launch what is there already, and take every document for
+		// a wish that nobody knows; who leads with an old one keeps the lead from those who see.
+		return syncPoll, nil
+	}
+	return renewEvery, c.bid(ctx)
+}
+
+// rouseCampaign has it take its next turn now.
+func (c *Controller) rouseCampaign() {
+	select {
+	case c.vacant <- struct{}{}:
+	default:
 	}
 }
 
@@ -200,11 +236,16 @@ func (c *Controller) bid(ctx context.Context) error {
 
 // resign gives the lease up for good.
 func (c *Controller) resign(ctx context.Context) {
-	held, epoch := c.lead.held(), c.lead.epochNow()
+	held := c.lead.held()
+	epoch, owed := c.lead.owes()
 	c.lead.quit()
-	if !held {
-		return
+	if held || owed {
+		c.release(ctx, epoch)
 	}
+}
+
+// release gives a lease back, so that the next leader need not wait until its time is over.
+func (c *Controller) release(ctx context.Context, epoch int64) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	if err := c.cfg.Store.ReleaseLease(ctx, c.cfg.Replica, epoch); err != nil {

@@ -55,12 +55,9 @@ func NewStepper(cfg Config, d Driver) *Stepper {
 // Leading tells whether the replica leads now.
 func (s *Stepper) Leading() bool { return s.c.Leading() }
 
-// Bid asks for the lease or renews it, and says when to do so next.
+// Bid asks for the lease, renews it or gives it back, and says when to do so next.
 func (s *Stepper) Bid(ctx context.Context) (next time.Duration, err error) {
-	if !s.c.cfg.Mirror.Synced() {
-		return syncPoll, nil
-	}
-	return renewEvery, s.c.bid(ctx)
+	return s.c.turn(ctx)
 }
 
 // Woken tells whether something has changed since the last call that a round would look at.
@@ -96,7 +93,12 @@ func (s *Stepper) Round(ctx context.Context) {
 		c.begin(c.lead.epochNow())
 	}
 	s.collect()
+	if c.givesUp() {
+		s.end()
+		return
+	}
 	if !c.caughtUp() {
+		c.unread()
 		return
 	}
 	if !now.Before(s.waitsAt) {
@@ -126,6 +128,7 @@ func (s *Stepper) end() {
 		s.stop = nil
 		s.c.metrics.leader.Set(0)
 		s.c.held.Store(nil)
+		s.c.refused.Store(nil)
 	}
 }
 

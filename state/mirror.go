@@ -48,13 +48,14 @@ type Mirror struct {
 	seq         int64   // highest of the store's clock seen
 	trouble     string  // the store has lost data, and was not given it back yet
 	doubted     doubts
-	reborn      string    // how the store shows something that was over; empty: it does not
-	storeTime   time.Time // the store's clock, read at readAt
-	readAt      time.Time // last good read; monotonic
-	listedAt    time.Time // last time that the index was read and followed; monotonic
-	listedFrom  time.Time // when that reading began; monotonic
-	knew        int64     // the store's clock when it was last so, and whole
-	lostAt      time.Time // when an old memory first found a loss, for which it waits; monotonic
+	reborn      string        // how the store shows something that was over; empty: it does not
+	storeTime   time.Time     // the store's clock, read at readAt
+	readAt      time.Time     // last good read; monotonic
+	listedAt    time.Time     // last time that the index was read and followed; monotonic
+	listedFrom  time.Time     // when that reading began; monotonic
+	listedIn    time.Duration // how long it took, with all that it read
+	knew        int64         // the store's clock when it was last so, and whole
+	lostAt      time.Time     // when an old memory first found a loss, for which it waits; monotonic
 	gap         Gap
 	synced      bool
 }
@@ -389,7 +390,7 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 	m.noteGap(after)
 	m.setClock(index.Time, before, after)
-	m.listedFrom, m.listedAt = before, after
+	m.listedFrom, m.listedAt, m.listedIn = before, after, m.now().Sub(before)
 	first := !m.synced
 	m.synced = true
 	m.mu.Unlock()
@@ -603,6 +604,14 @@ func (m *Mirror) ListedSince(t time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.synced && !m.listedFrom.Before(t)
+}
+
+// Listing tells when the last reading of the store as a whole began, on this process's monotonic
+// clock, and how long it took; the zero time: there was none.
+func (m *Mirror) Listing() (from time.Time, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.listedFrom, m.listedIn
 }
 
 // Synced tells whether the store was ever read as a whole.

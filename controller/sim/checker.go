@@ -173,7 +173,7 @@ func (k *checker) container(_ *replica, c *state.Container) {
 	}
 }
 
-func (k *checker) bound(s *state.Session) {
+func (k *checker) bound(r *replica, s *state.Session) {
 	k.w.tally.Binds++
 	k.boundAgain(s)
 	c, err := k.w.store.Container(background, s.Container)
@@ -188,12 +188,24 @@ func (k *checker) bound(s *state.Session) {
 	if !hasSlot(c, s.ID) {
 		k.violate("I3", "session %s is bound to container %s without a slot", s.ID, c.ID)
 	}
-	// 15 s make a container suspect. Not counted are the longest time that the leader was cut off,
-	// 40 s, the rest of its lease, 5 s, and a slow call, 20 s.
-	if silent := k.w.clock().Sub(c.SeenAt); silent > 80*time.Second {
-		k.violate("I14", "session %s is bound to container %s, which is silent for %s", s.ID, c.ID, silent)
+	if silent := k.w.clock().Sub(c.SeenAt); silent > k.mayBeSilent(r) {
+		k.violate("I14", "session %s is bound to container %s, which is silent for %s", s.ID, s.Container, silent)
 	}
 }
+
+// mayBeSilent is for how long a container may have been silent to which a replica binds. 15 s make it
+// suspect. Not counted are the longest time that the leader was cut off or blind, 40 s, the rest of its
+// lease, 5 s, and a slow call, 20 s; nor the time in which the replica read nothing, which standing
+// still and outages in turn may make longer than either, if that was over only just now.
+func (k *checker) mayBeSilent(r *replica) time.Duration {
+	const suspect, late = 15 * time.Second, 25 * time.Second
+	longest := suspect + 40*time.Second + late
+	if gap := r.mirror.Gap(); k.w.clock().Sub(gap.Until) <= suspect+late {
+		longest = max(longest, suspect+k.w.clock().Sub(gap.From))
+	}
+	return longest
+}
+
 
 // readied sees that a session is ready: on one container, ever. A replica whose memory is older
 // than what was lost gives back the binding before the one that was ready; if nobody else is left
@@ -568,7 +580,7 @@ func (k *checker) settled() {
 			k.violate("C7", "a slot of container %s is taken by session %s, which is not there", c.ID, id)
 		}
 	}
-	if staying < w.policy.Pool.Min && !w.policy.Pool.Dedicated {
+	if staying < w.policy.Pool.Min && !w.policy.Pool.Dedicated && !k.stormWentOn() {
 		k.violate("C7", "%d containers are ready, the minimum is %d", staying, w.policy.Pool.Min)
 	}
 	for _, arn := range sortedKeys(w.ecs.tasks) {

@@ -83,6 +83,7 @@ const (
 	partition
 	outage
 	hintsLost
+	recordsUnread
 	notificationsOff
 	leaseTaken
 	storeWiped
@@ -119,7 +120,7 @@ const (
 var kindNames = [kinds]string{
 	callFails: "the call fails", answerLost: "its answer is lost", callSlow: "the call is slow", pauseBefore: "the replica stands still before it",
 	pauseAfter: "the replica stands still after it", killBefore: "the replica is killed before it", killAfter: "the replica is killed after it",
-	gracefulStop: "the replica is told to stop", partition: "the replica loses the store", outage: "the store is silent", hintsLost: "hints are lost",
+	gracefulStop: "the replica is told to stop", partition: "the replica loses the store", outage: "the store is silent", hintsLost: "hints are lost", recordsUnread: "the replica reads no records",
 	notificationsOff: "documents are not notified", leaseTaken: "the lease is lost", storeWiped: "the store is wiped", storeRolledBack: "the store loses its last writes",
 	documentEvicted: "a document is evicted", documentRewritten: "a document is rewritten as it was", documentPoisoned: "a document is spoilt",
 	documentShortened: "a document's time is cut", documentEdited: "a document is edited", poolChanged: "the pool is to be otherwise", poolSpoilt: "pool:desired makes no sense",
@@ -297,6 +298,8 @@ func (s *storm) strike(r *replica, f Fault) bool {
 		w.check.blind(s.outageUntil)
 	case hintsLost:
 		r.deafUntil = later(time.Second, 30*time.Second)
+	case recordsUnread:
+		r.blindUntil = later(5*time.Second, 40*time.Second)
 	case notificationsOff:
 		w.store.NotifyDocuments(false)
 		w.after(f.span(time.Second, time.Minute), func() { w.store.NotifyDocuments(true) })

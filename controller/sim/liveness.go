@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
@@ -73,10 +74,31 @@ func (k *checker) taskOf(c *state.Container) *task {
 	return nil
 }
 
+// longestPause is how long the circuit of launches is open at most, and longestStart how long a task
+// may take to start that is tried then.
+const (
+	longestPause = 5 * time.Minute
+	longestStart = 200 * time.Second
+)
+
+// stormWentOn tells whether a launch from the storm was given up so late in the calm that the next,
+// which waits for that, need not have come to anything yet. A start is waited for for five minutes.
+func (k *checker) stormWentOn() bool {
+	index, err := k.w.store.Index(background)
+	if err != nil {
+		return false
+	}
+	all, err := k.w.store.LaunchesOf(background, sortedKeys(index.Launches))
+	now := k.w.clock()
+	return err == nil && slices.ContainsFunc(all, func(l *state.Launch) bool {
+		return !l.Open() && l.Outcome != state.Registered && l.CreatedAt.Before(now.Add(-k.calmSince())) &&
+			now.Sub(l.SettledAt) < longestPause+longestStart
+	})
+}
+
 // launches looks at the launches of which no container came yet: it asks whether one is waited for
 // for ever. It counts them, and tells whether any has gone wrong lately, so that the next wait.
 func (k *checker) launches(containers map[string]*state.Container) (open int, wrong bool) {
-	const longestPause = 5 * time.Minute // of an open circuit
 	index, err := k.w.store.Index(background)
 	if err != nil {
 		return 0, true

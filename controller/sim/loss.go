@@ -49,7 +49,7 @@ func (l *losses) excuse(written time.Duration, remembers func(m *state.Mirror) b
 		return lost
 	}
 	for _, r := range l.w.replicas {
-		if r.up && r.pausedUntil <= l.w.now && r.cutUntil <= l.w.now && remembers(r.mirror) {
+		if r.up && r.pausedUntil <= l.w.now && r.cutUntil <= l.w.now && r.blindUntil <= l.w.now && remembers(r.mirror) {
 			return false
 		}
 	}

@@ -22,6 +22,8 @@ type replica struct {
 	pausedUntil time.Duration
 	cutUntil    time.Duration // no store
 	deafUntil   time.Duration // no hints
+	blindUntil  time.Duration // no records, while all else of the store is there
+	leaving     bool          // told to stop
 
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -50,7 +52,7 @@ func (r *replica) start() {
 	r.life++
 	life := r.life
 	w.note("%s starts", r.id)
-	r.up, r.pausedUntil, r.cutUntil, r.deafUntil = true, 0, 0, 0
+	r.up, r.pausedUntil, r.cutUntil, r.deafUntil, r.blindUntil, r.leaving = true, 0, 0, 0, 0, false
 	r.seeing, r.reading, r.rounding, r.roundAt, r.seen = false, false, false, 0, 0
 	r.skew = w.between(0, 1000*time.Hour)
 	r.links = map[string]*link{}
@@ -124,6 +126,7 @@ func (r *replica) stopGracefully(back time.Duration) {
 	life := r.life
 	r.w.note("%s is told to stop", r.id)
 	r.spawn(life, func() {
+		r.leaving = true
 		r.stepper.Resign(r.ctx)
 		for _, id := range sortedKeys(r.links) {
 			l := r.links[id]
@@ -259,7 +262,8 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if at < firstFleetStep && (w.now < r.cutUntil || w.now < w.storm.outageUntil) {
+	unread := w.now < r.blindUntil && (at == stepIndex || at == stepRecords)
+	if at < firstFleetStep && (unread || w.now < r.cutUntil || w.now < w.storm.outageUntil) {
 		w.sleep(time.Second)
 		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
 	}

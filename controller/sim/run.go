@@ -135,7 +135,7 @@ func (w *World) calmDown() {
 		w.storm.armed[i] = nil
 	}
 	for _, r := range w.replicas {
-		r.cutUntil, r.deafUntil = 0, 0
+		r.cutUntil, r.deafUntil, r.blindUntil = 0, 0, 0
 	}
 	w.ecs.throttledUntil, w.ecs.droughtUntil, w.ecs.brokenUntil, w.ecs.loseAnswers, w.ecs.startBadly = 0, 0, 0, 0, nil
 	w.store.DeletePoolDesired()

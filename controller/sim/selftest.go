@@ -95,7 +95,7 @@ func SelfTest() []string {
 			_, _ = w.store.Admit(background, by, state.Admission{ID: "s", Remaining: time.Hour})
 			w.now += 3 * time.Minute
 			s, _ := w.store.Bind(background, by, state.Binding{Session: "s", Container: "c", BootID: "b"})
-			w.check.bound(s)
+			w.check.bound(w.replicas[0], s)
 		}},
 		{"I12", "a container is drained that keeps up the minimum", func(w *World) {
 			w.policy.Pool.Min, w.policy.Pool.Dedicated = 1, false

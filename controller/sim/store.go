@@ -55,7 +55,12 @@ func (v *storeView) AcquireLease(ctx context.Context, replica string, had int64)
 }
 
 func (v *storeView) ReleaseLease(ctx context.Context, replica string, epoch int64) error {
-	return v.r.call(ctx, stepLease, func() error { return v.Memory.ReleaseLease(ctx, replica, epoch) })
+	return v.r.call(ctx, stepLease, func() error {
+		if !v.r.leaving {
+			v.r.w.tally.mark("a leader that could not read gave the lead up")
+		}
+		return v.Memory.ReleaseLease(ctx, replica, epoch)
+	})
 }
 
 func (v *storeView) Index(ctx context.Context) (state.Index, error) {
@@ -136,7 +141,7 @@ func (v *storeView) Admit(ctx context.Context, by state.Authority, a state.Admis
 func (v *storeView) Bind(ctx context.Context, by state.Authority, b state.Binding) (*state.Session, error) {
 	return asked(ctx, v, stepBind, by, func() (*state.Session, error) { return v.Memory.Bind(ctx, by, b) }, func(s *state.Session) {
 		v.session(s)
-		v.r.w.check.bound(s)
+		v.r.w.check.bound(v.r, s)
 	})
 }
 

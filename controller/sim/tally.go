@@ -171,6 +171,7 @@ var sometimes = []string{
 	"a store was given back what it had lost",
 	"a store was found whole again",
 	"a container was opened again",
+	"a leader that could not read gave the lead up",
 }
 
 // Missing lists what never happened and should: cells of the matrix and marks.
