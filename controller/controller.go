@@ -338,7 +338,7 @@ func (c *Controller) reconcile(ctx context.Context) time.Duration {
 	p := plan.Make(snapshot, policy)
 	c.metrics.planned(snapshot, p)
 	busy := c.now().Sub(planning)
-	c.tellEnds(c.pool.ends.fresh(snapshot.Sessions))
+	c.tellEnds(c.pool.ends.fresh(snapshot.Now, snapshot.Sessions))
 	c.tellHolds(p.Holds)
 	c.act(ctx, p)
 	c.keepHouse(ctx, snapshot, policy.Pool)

@@ -413,11 +413,15 @@ func TestMake(t *testing.T) {
 			world: world(launch("l1", func(l *state.Launch) { l.Outcome = state.Expired }), task("arn:x", func(t *state.Task) { t.ContainerID = "l1" })),
 			want:  []string{"stop_task arn:x"}},
 		{name: "a launch that was refused and whose task came up after all is expired if that never registers",
-			world: world(launch("l1", func(l *state.Launch) { l.Outcome, l.Cause, l.CreatedAt = state.Refused, state.NoCapacity, ago(time.Hour) }),
+			world: world(launch("l1", func(l *state.Launch) {
+				l.Outcome, l.Cause, l.CreatedAt = state.Refused, state.NoCapacity, ago(time.Hour)
+			}),
 				task("arn:x", func(t *state.Task) { t.ContainerID, t.CreatedAt = "l1", ago(10*time.Minute) })),
 			want: []string{"resolve_launch l1 expired"}},
 		{name: "it may register until its deadline",
-			world: world(launch("l1", func(l *state.Launch) { l.Outcome, l.Cause, l.CreatedAt = state.Refused, state.NoCapacity, ago(time.Hour) }),
+			world: world(launch("l1", func(l *state.Launch) {
+				l.Outcome, l.Cause, l.CreatedAt = state.Refused, state.NoCapacity, ago(time.Hour)
+			}),
 				task("arn:x", func(t *state.Task) { t.ContainerID, t.CreatedAt = "l1", ago(time.Minute) })),
 			want: []string{}},
 		{name: "an old failed launch is forgotten",

@@ -206,7 +206,6 @@ func (k *checker) mayBeSilent(r *replica) time.Duration {
 	return longest
 }
 
-
 // readied sees that a session is ready: on one container, ever. A replica whose memory is older
 // than what was lost gives back the binding before the one that was ready; if nobody else is left
 // who knows better, the session is where that says.

@@ -30,6 +30,9 @@ var (
 
 	executing = net{"controller", "TestATaskIsStoppedOnlyAfterALastLook"}
 	leading   = net{"controller", "TestANewLeaderReadsBeforeItPlans"}
+	reigning  = net{"controller", "TestWhatAReignPlannedIsNotWrittenUnderALaterEpoch"}
+	yielding  = net{"controller", "TestALeaderThatReadsNothingGivesTheLeadUp"}
+	counting  = net{"controller", "TestEndsAreCountedWhateverTheClockSays"}
 )
 
 const lua = "state/redisstore/lua/"
@@ -78,6 +81,10 @@ var mutants = []mutant{
 	{name: "executor: tasks are stopped without a last look", by: executing, edits: []edit{{callsGo, "if err := k.c.mayStop(ctx, a.ID); err != nil {", "if err := ctx.Err(); err != nil {"}}},
 	{name: "executor: calls are never repeated", edits: []edit{{callsGo, "k.retries[key] = retry{r.failures + 1, k.c.now().Add(pause)}", "k.inFlight[key] = true"}}},
 	{name: "executor: a new leader plans before it has read", by: leading, edits: []edit{{"controller/controller.go", "return c.cfg.Mirror.ListedSince(c.began)", "return true"}}},
+	{name: "executor: a plan is written under whatever epoch there is", by: reigning, edits: []edit{
+		{leaseGo, "return state.Authority{Epoch: epoch}, l.holds(epoch)", "epoch, held := l.present()\n\treturn state.Authority{Epoch: epoch}, held"}}},
+	{name: "executor: who reads nothing keeps the lead", by: yielding, edits: []edit{{"controller/blind.go", "if age <= limit ||", "if age >= 0 ||"}}},
+	{name: "executor: what ends is counted by the clock alone", by: counting, edits: []edit{{"controller/ends.go", "(e.live[s.ID] || within)", "within"}}},
 	{name: "executor: the time that sessions wait counts tenfold", edits: []edit{{"controller/controller.go", "c.cfg.Store.Wait(ctx, by, ids, waitInterval)", "c.cfg.Store.Wait(ctx, by, ids, 10*waitInterval)"}}},
 	{name: "executor: a listing of ECS is never taken in", edits: []edit{{observeGo, "w.tasksAt = at", "_ = at"}}},
 
