@@ -85,6 +85,7 @@ func TestALeaderThatReadsNothingGivesTheLeadUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := state.Pool{Max: 1, MaxSessions: 2}
 		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
 		blind := r.watch("r2", pool)
 		pass(time.Second)
 		blind.store.cut.Store(true)
@@ -122,6 +123,7 @@ func TestWhoReadsNothingDoesNotAskForTheLead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := state.Pool{Max: 1, MaxSessions: 2}
 		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
 		blind := r.watch("r2", pool)
 		pass(time.Second)
 		blind.store.cut.Store(true)
@@ -143,6 +145,7 @@ func TestALeaderThatReadsNoMoreGivesTheLeadUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := state.Pool{Max: 1, MaxSessions: 2}
 		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
 		blind := r.watch("r2", pool)
 		pass(time.Second)
 		r.stop()

@@ -485,6 +485,7 @@ func TestANewLeaderReadsBeforeItPlans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := state.Pool{Max: 1, MaxSessions: 2}
 		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
 		store := &unheard{Memory: r.store}
 		mirror := state.NewMirror(store, state.MirrorOptions{})
 		second := controller.New(controller.Config{Replica: "r2", Store: store, Mirror: mirror, Fleet: r.fleet,
