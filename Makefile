@@ -65,7 +65,7 @@ soak: setup ## hold 5,000 sessions for half an hour and see whether anything gro
 	@go run ./e2e/soak $(ARGS)
 
 replicas: setup ## end replicas and Redis under a hundred v1 clients, N times over (N=10)
-	@go run .ci/count.go -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e
+	@go run .ci/count.go -strict -race -timeout 30m -run '^TestThreeReplicas$$' -count=$(or $(N),10) ./e2e
 
 chaos: setup ## kill, freeze and cut off replicas, agents, Redis and a Redis Cluster under traffic (ARGS="-run leader -times 5")
 	@go run ./e2e/chaos $(ARGS)
@@ -112,4 +112,4 @@ release: ## build archives of all platforms and their sums in dist/, and prove t
 	@.ci/release $(VERSION)
 
 mixed: setup ## run an earlier commit and this one on one Redis, with live sessions (FROM=tag or commit)
-	@WALLCRAWLER_MIXED_FROM=$(FROM) go run .ci/count.go -timeout 15m -run '^TestMixedVersions$$' ./e2e
+	@WALLCRAWLER_MIXED_FROM=$(FROM) go run .ci/count.go -strict -timeout 15m -run '^TestMixedVersions$$' ./e2e

@@ -4,8 +4,12 @@
 // failed tests have said, and closes with one line: "N passed, N failed". A test with subtests
 // is counted by its subtests, unless it has failed where none of them has.
 //
+// A few that have failed are tried once more, alone, and forgiven if they pass then, as flaky. With
+// -strict none is: where a test is run again and again to see whether it ever fails, it has failed.
+//
 //	go run .ci/count.go -race ./...
 //	go run .ci/count.go -also charts/test -race ./...   # and all tests of the module in charts/test
+//	go run .ci/count.go -strict -count=10 ./e2e
 package main
 
 import (
@@ -270,15 +274,24 @@ func alone(f failure, args []string) bool {
 func main() {
 	r := &run{out: os.Stdout, packages: map[string]map[string]*result{}, builds: map[string]*strings.Builder{}}
 	begin := time.Now()
-	args, modules := os.Args[1:], []string{}
-	for len(args) > 1 && args[0] == "-also" {
-		args, modules = args[2:], append(modules, args[1])
+	args, modules, strict := os.Args[1:], []string{}, false
+	for own := true; own; {
+		switch {
+		case len(args) > 1 && args[0] == "-also":
+			args, modules = args[2:], append(modules, args[1])
+		case len(args) > 0 && args[0] == "-strict":
+			args, strict = args[1:], true
+		default:
+			own = false
+		}
 	}
 	r.test("", args)
 	for _, dir := range modules {
 		r.test(dir, []string{"-shuffle=on", "-timeout", "10m", "./..."})
 	}
-	r.again(args)
+	if !strict {
+		r.again(args)
+	}
 	if r.passed == 0 && r.failed == 0 {
 		fmt.Println("no test has run")
 		r.failed++
