@@ -126,7 +126,13 @@ func (e *Explanation) mask(users map[string]string, mayKnow func(user string) bo
 	for i := range e.Holds {
 		h := &e.Holds[i]
 		kind := heldKey{h.What, h.ID}.kind()
-		hide(kind == state.KindSession || kind == state.KindDocument, &h.ID, &h.Why)
+		about := kind == state.KindSession || kind == state.KindDocument
+		if h.What == plan.HoldDestruction {
+			// A session, whose container is not in this view, or a container or a task that is to stop: those
+			// are nobody's, and stand in the plan's actions, too.
+			_, about = users[h.ID]
+		}
+		hide(about, &h.ID, &h.Why)
 		if h.ID == masked && h.What == plan.HoldDocument {
 			h.Why = "it is no session's" // what stands in it, maybe a third user's id, is its user's
 		}

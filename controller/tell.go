@@ -151,11 +151,7 @@ func (k heldKey) kind() state.Kind {
 		return state.KindFleet
 	case plan.HoldDocument:
 		return state.KindDocument
-	case plan.HoldDestruction:
-		if k.id != "" {
-			return state.KindSession
-		}
-	case plan.HoldBinding, plan.HoldLaunch:
+	case plan.HoldDestruction, plan.HoldBinding, plan.HoldLaunch: // of everything: of one object, it is not told
 	}
 	return state.KindPool
 }
