@@ -84,5 +84,11 @@ func (c *Container) GivenUp() bool { return !c.HungAt.IsZero() }
 // Used is the number of slots taken.
 func (c *Container) Used() int { return len(c.Slots) }
 
+// Takes tells whether Bind gives the container to that user, by whom it is and whom it has served.
+func (c *Container) Takes(user string, dedicated bool) bool {
+	alone := c.Served == "" || c.Served == "="+user
+	return (alone || !dedicated) && (c.Tenant == "" || c.Tenant == user)
+}
+
 // Free is the number of slots left.
 func (c *Container) Free() int { return max(0, c.MaxSessions-len(c.Slots)) }

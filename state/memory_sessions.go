@@ -74,8 +74,7 @@ func (m *Memory) Bind(ctx context.Context, by Authority, b Binding) (*Session, e
 		if c.Phase != ContainerReady || c.BootID != b.BootID {
 			return false, conflict("container %s is %s in life %s", b.Container, c.Phase, c.BootID)
 		}
-		user := "=" + s.UserID
-		if b.Dedicated && c.Served != "" && c.Served != user || c.Tenant != "" && c.Tenant != s.UserID {
+		if !c.Takes(s.UserID, b.Dedicated) {
 			return false, conflict("container %s has served another user", b.Container)
 		}
 		if c.Free() == 0 {
@@ -84,8 +83,8 @@ func (m *Memory) Bind(ctx context.Context, by Authority, b Binding) (*Session, e
 		rev := m.stamp()
 		host := *c.Container
 		switch c.Served {
-		case "", user:
-			host.Served = user
+		case "", "=" + s.UserID:
+			host.Served = "=" + s.UserID
 		default:
 			host.Served = "*"
 		}

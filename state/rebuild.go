@@ -36,14 +36,16 @@ func (r Records) SessionsInTurn() (parts [2][]*Session) {
 const CrowdedOut = "its place was given to another while the store had lost it"
 
 // crowdedOut tells whether a session that is written back cannot be where it was bound: the
-// container has no slot left for it, or is another user's by now. One that is ready stays, because its
-// page is there; one that is only bound is bound anew, and what its container has made of it is
-// destroyed.
+// container has no slot left for it, or is somebody's own (dedicated tenancy) and this would not be alone
+// there: it is another user's by now, or it was its own user's, and in shared tenancy others were bound
+// since. Whether tenancy is dedicated now is no matter: what a container was promised to be for, it is for
+// good. One that is ready stays, because its page is there; one that is only bound is bound anew, and what
+// its container has made of it is destroyed.
 func (s *Session) crowdedOut(c *Container) bool {
 	if s.Phase != Bound || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID || slices.Contains(c.Slots, s.ID) {
 		return false
 	}
-	return c.Free() == 0 || c.Tenant != "" && c.Tenant != s.UserID
+	return c.Free() == 0 || c.Tenant != "" && !c.Takes(s.UserID, true)
 }
 
 // Rebuilder gives a store back what it has lost. Every replica mirrors everything, so that a
@@ -55,10 +57,10 @@ type Rebuilder interface {
 	// (it is ended again if it was bound since), and what never goes back (ownerSeq, drainSeq,
 	// whom a container has served, that it is stopping) does not. Of two owners under one
 	// ownerSeq neither keeps it. A slot that a restored session holds is taken, one that it has
-	// given back is free; where none is left, or another user has the container, a session that is
-	// only bound gets none, and counts as refused there (CrowdedOut). The store's revisions go on above seen, and the store counts as
-	// incomplete (Index.LostAt) until MarkWhole. Once all is back, r.Knew is noted
-	// (Index.GivenBack). Repeated, it changes nothing else.
+	// given back is free; where none is left, or the container is somebody's own and has served another
+	// user, a session that is only bound gets none, and counts as refused there (CrowdedOut). The store's
+	// revisions go on above seen, and the store counts as incomplete (Index.LostAt) until MarkWhole. Once
+	// all is back, r.Knew is noted (Index.GivenBack). Repeated, it changes nothing else.
 	Restore(ctx context.Context, seen int64, r Records) error
 	// MarkWhole says that nothing is missing any more (leader). ErrConflict if the store has
 	// another incarnation or has lost data again since.

@@ -89,9 +89,10 @@ func (m *planner) place(s *state.Session, anybody, own *shelf) (c *candidate, wh
 	return nil, ""
 }
 
-// fits tells whether a session may be placed on a container with room.
+// fits tells whether a session may be placed on a container with room. The store refuses whom it does
+// not take: there are such also after tenancy was changed.
 func (m *planner) fits(s *state.Session, c *candidate) bool {
-	return !s.Excludes(c.ID) && (!m.Pool.Dedicated || c.tenant == s.UserID || c.tenant == "" && c.Used() == 0)
+	return !s.Excludes(c.ID) && c.Takes(s.UserID, m.Pool.Dedicated) && (!m.Pool.Dedicated || c.tenant == s.UserID || c.tenant == "" && c.Used() == 0)
 }
 
 // squeeze finds the busy container that takes a session least badly: of those that this plan has

@@ -75,16 +75,50 @@ func (m *planner) scale(unplaced []*state.Session) {
 	wanted = m.undrain(wanted)
 	d.Launch = max(0, min(wanted, m.Pool.Max-s.containers))
 	m.launch(d.Launch, s)
+	spent := m.drainSpent()
 	if wanted == 0 {
-		m.drain(surplus, s)
+		m.drain(surplus-spent, s)
 	}
+}
+
+// drainSpent closes the containers that are empty and that nobody is to be placed on any more, and counts
+// them. At the maximum they are in the way of others.
+func (m *planner) drainSpent() (spent int) {
+	for _, c := range m.room {
+		if why := m.spent(c); why != "" && m.idle(c) {
+			m.destructive(Drain{Target{c.ID, why}, c.BootID})
+			spent++
+		}
+	}
+	return spent
+}
+
+// idle tells whether a container is empty, also by this plan, and ours to stop: drained, one that is not
+// is of no use to anybody.
+func (m *planner) idle(c *candidate) bool {
+	_, empty := m.EmptySince[c.ID]
+	return empty && c.Used() == 0 && c.free == c.MaxSessions && (c.Launch != "" || c.TaskARN != "")
+}
+
+// spent says why a container is of no more use once it is empty; empty: it is of use.
+func (m *planner) spent(c *candidate) string {
+	switch {
+	case m.Pool.Dedicated && c.tenant != "":
+		return "it has served its one user"
+	case m.Pool.Dedicated && c.Served != "":
+		return "it has served in shared tenancy, and containers are one user's own now"
+	case c.tenant != "":
+		return "it is one user's own, and containers are shared now"
+	}
+	return ""
 }
 
 // supply counts, from witnesses only: reported containers, recorded launches.
 func (m *planner) supply(unplaced []*state.Session) supply {
 	s := supply{unplaced: m.slotsFor(unplaced)}
 	for _, c := range m.room {
-		if !m.Pool.Dedicated || c.tenant == "" && c.Used() == 0 {
+		// What is somebody's own, or was shared where containers are to be, is free to few or nobody.
+		if c.tenant == "" && (!m.Pool.Dedicated || c.Used() == 0 && c.Served == "") {
 			s.free += c.free
 		}
 	}
@@ -140,7 +174,7 @@ func (m *planner) undrain(launch int) (left int) {
 	for _, c := range m.Containers {
 		// One that has asked for its drain itself (it is being stopped) never acknowledges an
 		// un-drain; its report closes it again.
-		if c.Phase == state.Draining && !m.suspect(c) && !c.Closing && c.Free() > 0 {
+		if c.Phase == state.Draining && !m.suspect(c) && !c.Closing && c.Free() > 0 && c.Tenant == "" {
 			draining = append(draining, c)
 		}
 	}
@@ -172,19 +206,7 @@ func (m *planner) drain(surplus int, s supply) {
 		}
 	}
 	for _, c := range m.room {
-		since, empty := m.EmptySince[c.ID]
-		if c.Used() > 0 || c.free != c.MaxSessions || !empty {
-			continue
-		}
-		if c.Launch == "" && c.TaskARN == "" {
-			continue // not ours to stop; drained it would be of no use to anybody
-		}
-		if m.Pool.Dedicated && c.tenant != "" {
-			m.destructive(Drain{Target{c.ID, "it has served its one user"}, c.BootID})
-			surplus-- // it counted among those that stay
-			continue
-		}
-		if m.past(since, m.ScaleDownHold) {
+		if m.idle(c) && m.spent(c) == "" && m.past(m.EmptySince[c.ID], m.ScaleDownHold) {
 			idle = append(idle, c.Container)
 		}
 	}

@@ -226,7 +226,10 @@ func testRestoredCrowded(t *testing.T, w *world) {
 		w.hosting(id, 1)
 	}
 	own := w.hosting("c5", 2)
-	containers := []string{"c1", "c2", "c3", "c4", "c5"}
+	for _, id := range []string{"c6", "c7"} {
+		w.hosting(id, 2)
+	}
+	containers := []string{"c1", "c2", "c3", "c4", "c5", "c6", "c7"}
 	w.sessionIn(state.Ready, "s3", "c3", state.Authority{Container: "c3", OwnerSeq: own.OwnerSeq})
 	w.sessionIn(state.Ended, "z4", "c4", state.Authority{Container: "c4", OwnerSeq: own.OwnerSeq})
 	known := w.remember([]string{"s3"}, containers, nil)
@@ -237,7 +240,13 @@ func testRestoredCrowded(t *testing.T, w *world) {
 	w.sessionIn(state.Bound, "s2", "c2", own)
 	w.sessionIn(state.Bound, "s4", "c4", own)
 	w.sessionIn(state.Bound, "s5", "c5", own)
-	since := w.remember([]string{"s1", "s2", "s3", "s4", "s5", "z4"}, nil, nil)
+	// These were bound while containers were one user's own.
+	for id, host := range map[string]string{"s6": "c6", "s7": "c7"} {
+		w.admit(id, "u")
+		_, err := w.store.Bind(w.ctx, w.lead(), state.Binding{Session: id, Container: host, BootID: boot, Dedicated: true})
+		w.ok(err)
+	}
+	since := w.remember([]string{"s1", "s2", "s3", "s4", "s5", "s6", "s7", "z4"}, []string{"c6", "c7"}, nil)
 	was := w.index()
 
 	w.Wipe()
@@ -249,19 +258,29 @@ func testRestoredCrowded(t *testing.T, w *world) {
 	w.admit("o5", "other")
 	_, err := w.store.Bind(w.ctx, w.lead(), state.Binding{Session: "o5", Container: "c5", BootID: boot, Dedicated: true})
 	w.ok(err)
+	w.admit("o6", "other")
+	w.bind("o6", "c6") // containers are shared by now
+	w.admit("o7", "u")
+	w.bind("o7", "c7")
 
 	for range 2 { // the second time changes nothing
 		w.ok(w.store.Restore(w.ctx, was.Seq, since))
-		for id, slot := range map[string]string{"c1": "o1", "c2": "s2", "c3": "s3", "c4": "s4", "c5": "o5"} {
+		for id, slot := range map[string]string{"c1": "o1", "c2": "s2", "c3": "s3", "c4": "s4", "c5": "o5", "c6": "o6"} {
 			if c := w.container(id); len(c.Slots) != 1 || c.Slots[0] != slot {
 				t.Fatalf("container %s has slots %v, want %s", id, c.Slots, slot)
 			}
 		}
-		for id, refused := range map[string]string{"s1": state.CrowdedOut, "s2": "", "s4": "", "s5": state.CrowdedOut} {
+		for id, refused := range map[string]string{"s1": state.CrowdedOut, "s2": "", "s4": "", "s5": state.CrowdedOut, "s6": state.CrowdedOut, "s7": ""} {
 			if s := w.session(id); s.Phase != state.Bound || s.Refused != refused {
 				t.Fatalf("session %s is %s and refused %q, want %q", id, s.Phase, s.Refused, refused)
 			}
 		}
+	}
+	if c := w.container("c6"); c.Tenant != "u" || c.Served != "*" || c.Takes("u", true) || c.Takes("other", false) {
+		t.Fatalf("container c6 is of %q and has served %q", c.Tenant, c.Served)
+	}
+	if c := w.container("c7"); len(c.Slots) != 2 || c.Served != "=u" {
+		t.Fatalf("container c7 has slots %v and has served %q", c.Slots, c.Served)
 	}
 	// It is bound anew, and its former place stays another's.
 	s := w.session("s1")

@@ -41,6 +41,7 @@ const lua = "state/redisstore/lua/"
 var mutants = []mutant{
 	// plan
 	{name: "plan: silent containers are bound to", edits: []edit{{viewGo, "c.Phase == state.ContainerReady && (!m.suspect(c) || m.excused(c)) &&", "c.Phase == state.ContainerReady &&"}}},
+	{name: "plan: whom the store does not take is placed", by: planning, edits: []edit{{bindGo, "&& c.Takes(s.UserID, m.Pool.Dedicated) ", ""}}},
 	{name: "plan: a task that is to stop is over", edits: []edit{{viewGo, "if !t.Stopped() {", `if !t.Stopped() && t.DesiredStatus != "STOPPED" {`}}},
 	{name: "plan: a task that one listing lacks is over", edits: []edit{{viewGo, "if absent && m.TasksAt.Sub(since) > m.AbsentAfter && m.destroy && m.suspect(c) {", "if absent {"}}},
 	{name: "plan: a container is given up on nobody's word", by: hanging, edits: []edit{{hungGo, "return m.unheard(c)", `return ""`}}},

@@ -23,11 +23,14 @@ if newer and not newborn then
   return ok()
 end
 
-local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'maxSessions', 'tenant')
+local c = redis.call('HMGET', CONTAINER, 'phase', 'bootId', 'maxSessions', 'tenant', 'served')
 local hosted = containerID ~= '' and c[1] and c[1] ~= 'gone' and c[2] == ARGV[9]
--- What was only bound takes no place that others were given meanwhile.
+-- What was only bound takes no place that others were given meanwhile, and is nobody's company in a
+-- container that is somebody's own, its own user's too, whatever the tenancy is by now.
+local tenant, served = c[4] or '', c[5] or ''
+local company = tenant ~= '' and (tenant ~= ARGV[15] or (served ~= '' and served ~= '=' .. tenant))
 local crowded = hosted and ARGV[8] == 'bound' and ARGV[10] == '' and redis.call('SISMEMBER', SLOTS, sessionID) == 0
-  and (redis.call('SCARD', SLOTS) >= tonumber(c[3] or '0') or ((c[4] or '') ~= '' and c[4] ~= ARGV[15]))
+  and (redis.call('SCARD', SLOTS) >= tonumber(c[3] or '0') or company)
 
 local rev = ARGV[7]
 if newer or crowded then rev = stamp() end
