@@ -71,7 +71,7 @@ var mutants = []mutant{
 	{name: "plan: who cannot be reached is kept", edits: []edit{{containersGo, "case c.Phase == state.PendingVerification && m.past(c.RegisteredAt, m.StartDeadline):", "case false:"}}},
 	{name: "plan: drained containers are kept", edits: []edit{{containersGo, "if c.Phase != state.Draining || c.DrainAck", "if c.Phase == state.Draining || c.DrainAck"}}},
 
-	{name: "plan: who has failed a session is tried again", by: planning, edits: []edit{{bindGo, "return !s.Excludes(c.ID) && (", "return ("}}},
+	{name: "plan: who has failed a session is tried again", by: planning, edits: []edit{{bindGo, "return !s.Excludes(c.ID) && c.Takes", "return c.Takes"}}},
 	{name: "plan: half a fleet that is silent hides nothing", by: planning, edits: []edit{{viewGo, "if m.expected >= 4 && m.heard*2 < m.expected {", "if m.expected >= 4 && m.heard < 0 {"}}},
 	{name: "plan: an old listing of ECS is as good as a new one", by: planning, edits: []edit{{viewGo, "case m.past(m.TasksAt, m.MaxTasksAge):", "case false:"}}},
 	{name: "plan: a paused pool launches", by: planning, edits: []edit{{"controller/plan/launches.go", "case m.Pool.Paused:\n", "case false:\n"}}},
