@@ -388,7 +388,11 @@ func recorded(r *replica, launch string) bool {
 func (k *checker) refused(refusals []refusal) {
 	recent := 0
 	for _, r := range refusals {
-		if k.w.now-r.at < time.Minute {
+		forgotten := k.losses.excuse(r.at, func(m *state.Mirror) bool {
+			l, known := m.Launch(r.launch)
+			return known && l.Cause == state.NoCapacity
+		})
+		if k.w.now-r.at < time.Minute && !forgotten {
 			recent++
 		}
 	}
