@@ -49,7 +49,9 @@ func (l *losses) excuse(written time.Duration, remembers func(m *state.Mirror) b
 		return lost
 	}
 	for _, r := range l.w.replicas {
-		if r.up && r.pausedUntil <= l.w.now && r.cutUntil <= l.w.now && r.blindUntil <= l.w.now && remembers(r.mirror) {
+		// Who has only just come back has had no time either.
+		back := max(r.pausedUntil, r.cutUntil, r.blindUntil)
+		if r.up && (back == 0 || back+settling <= l.w.now) && remembers(r.mirror) {
 			return false
 		}
 	}
