@@ -32,6 +32,7 @@ func newServe() *cobra.Command {
 the environment or a file; "wallcrawler config" lists every setting and where its value came from.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			relax()
 			c, err := loadConfig(serveSettings(), configFile(file), os.Environ())
 			if err != nil {
 				return err
