@@ -41,7 +41,7 @@ type Keeper struct {
 
 	mu      sync.Mutex // guards the following
 	tunnels []*Tunnel  // each knows its place
-	parked  int        // directions parked since the last trim, or begun parked
+	parked  int        // directions parked since the last trim
 }
 
 // watch is what the keeper remembers of a flow. It alone touches it.
@@ -127,6 +127,12 @@ func (k *Keeper) look() (asked int) {
 }
 
 func (k *Keeper) lookAt(t *Tunnel) (asked int) {
+	if !t.tuned {
+		// The kernel needs longer than this to find anything out: a tunnel that is over by now is
+		// spared the cost.
+		t.tuned = true
+		t.tune(clientTimeout(k.cfg.Stall))
+	}
 	for _, f := range t.flows() {
 		w := &f.watch
 		if n := f.bytes.Load(); n != w.bytes {
@@ -173,7 +179,6 @@ func (k *Keeper) add(t *Tunnel) {
 	defer k.mu.Unlock()
 	t.at = len(k.tunnels)
 	k.tunnels = append(k.tunnels, t)
-	k.parked += 2
 }
 
 // remove forgets a tunnel that add may not have seen yet.

@@ -115,7 +115,9 @@ type Tunnel struct {
 
 	toBackend, toClient flow
 
-	at int // the keeper's: where it is in its list
+	// the keeper's
+	at    int  // where it is in its list
+	tuned bool // the kernel looks after its connections, too
 
 	isClosing atomic.Bool // closing is set; for who does not hold mu
 
@@ -149,23 +151,23 @@ func (t *Tunnel) Run() Result {
 // done, from another goroutine: that is the tunnel's last one. It must be called once.
 func (t *Tunnel) Start(done func(Result)) {
 	t.done = done
-	timeout := goneTimeout
-	if t.cfg.Keeper != nil {
-		timeout = clientTimeout(t.cfg.Keeper.cfg.Stall)
+	if t.cfg.Keeper == nil {
+		t.tune(goneTimeout)
 	}
-	tune(t.toBackend.src, Client, timeout)
-	tune(t.toClient.src, Backend, goneTimeout)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, f := range t.flows() {
-		// One that nothing is known to be there for needs no goroutine yet.
-		if t.closing != nil || len(f.early) > 0 || !t.parkLocked(f) {
-			t.goLocked(f)
-		}
+		t.goLocked(f)
 	}
 	if t.cfg.Keeper != nil {
 		t.cfg.Keeper.add(t)
 	}
+}
+
+// tune has the kernel look after both connections.
+func (t *Tunnel) tune(client time.Duration) {
+	tune(t.toBackend.src, Client, client)
+	tune(t.toClient.src, Backend, goneTimeout)
 }
 
 // clientTimeout is how long bytes to a client may remain unanswered. The kernel takes a client
