@@ -408,7 +408,8 @@ func (s *storm) container(p *process, f Fault) bool {
 	case containerCrashes:
 		w.ecs.over(p.task, "EssentialContainerExited", "exit 1")
 	case containerHangs:
-		if !p.hung() {
+		// Of one that hangs again before anybody can have heard of it, it is all one.
+		if !p.hung() && (p.hungUntil == 0 || w.now-p.hungUntil > wokeMost) {
 			p.hungSince = w.now
 		}
 		p.hungUntil = w.now + f.span(5*time.Second, 4*time.Minute)
