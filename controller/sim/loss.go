@@ -42,20 +42,29 @@ func (l *losses) lost(written time.Duration) bool {
 
 // excuse tells whether nobody can be blamed for not knowing what was written at that time: it
 // was lost, and whoever is there and reaches the store remembers it no more, or has not had the
-// time to say so.
+// time to say so (see replica.hadTime).
 func (l *losses) excuse(written time.Duration, remembers func(m *state.Mirror) bool) bool {
 	lost := l.lost(written)
 	if !lost || l.lately(settling) {
 		return lost
 	}
 	for _, r := range l.w.replicas {
-		// Who has only just come back has had no time either.
-		back := max(r.pausedUntil, r.cutUntil, r.blindUntil)
-		if r.up && (back == 0 || back+settling <= l.w.now) && remembers(r.mirror) {
+		if r.hadTime(l.all[len(l.all)-1].at) && remembers(r.mirror) {
 			return false
 		}
 	}
 	return true
+}
+
+// hadTime tells whether a replica reaches the store, and could have noticed a loss of that time and
+// given back what it remembers: it has read the whole store since, or nothing has kept it from that
+// for long enough. A slow call keeps it as a pause does, the one that gives back above all.
+func (r *replica) hadTime(loss time.Duration) bool {
+	now := r.w.now
+	if !r.up || max(r.pausedUntil, r.cutUntil, r.blindUntil) > now {
+		return false
+	}
+	return r.listed > loss || now-max(r.keptUntil, r.pausedUntil, r.cutUntil, r.blindUntil, r.w.storm.outageUntil) >= settling
 }
 
 // launch tells whether nobody can know of a launch that was recorded at that time.

@@ -21,6 +21,8 @@ type replica struct {
 	up          bool
 	pausedUntil time.Duration
 	cutUntil    time.Duration // no store
+	keptUntil   time.Duration // a slow call or one in vain kept it from reading the whole store until then
+	listed      time.Duration // when its last reading of the whole store began that went well; zero: none
 	deafUntil   time.Duration // no hints
 	blindUntil  time.Duration // no records, while all else of the store is there
 	leaving     bool          // told to stop
@@ -53,6 +55,7 @@ func (r *replica) start() {
 	life := r.life
 	w.note("%s starts", r.id)
 	r.up, r.pausedUntil, r.cutUntil, r.deafUntil, r.blindUntil, r.leaving = true, 0, 0, 0, 0, false
+	r.keptUntil, r.listed = 0, 0
 	r.seeing, r.reading, r.rounding, r.roundAt, r.seen = false, false, false, 0, 0
 	r.skew = w.between(0, 1000*time.Hour)
 	r.links = map[string]*link{}
@@ -195,6 +198,7 @@ func (r *replica) refresh(life int) {
 		return
 	}
 	r.reading = true
+	began := r.w.now
 	var err error
 	r.spawn(life, func() { err = r.mirror.Refresh(r.ctx) }, func() {
 		r.reading = false
@@ -206,6 +210,7 @@ func (r *replica) refresh(life int) {
 			})
 			return
 		}
+		r.listed = began
 		r.relistIfAsked(life)
 	})
 }
@@ -239,6 +244,14 @@ func (r *replica) round(life int) {
 	r.spawn(life, func() { r.stepper.Round(r.ctx) }, func() { r.rounding = false; r.relistIfAsked(life) })
 }
 
+// kept notes that a fault keeps the replica from reading the store as a whole until then, if the
+// call on which it falls is one of such a reading.
+func (r *replica) kept(at Step, until time.Duration) {
+	if r.reading && (at == stepIndex || at == stepRecords || at == stepGiveBack) {
+		r.keptUntil = until
+	}
+}
+
 var errFault = errors.New("fault")
 
 // call is one call of the replica's to the store or to ECS: it takes time, and faults fall on it.
@@ -248,6 +261,7 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 	w.sleep(300 * time.Microsecond)
 	switch fault.Kind {
 	case callFails:
+		r.kept(at, w.now)
 		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
 	case killBefore:
 		r.kill(fault.span(time.Second, 20*time.Second))
@@ -256,7 +270,9 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 		r.pausedUntil = w.now + fault.span(time.Second, 30*time.Second)
 		w.sleep(0)
 	case callSlow:
-		w.sleep(fault.span(100*time.Millisecond, 20*time.Second))
+		d := fault.span(100*time.Millisecond, 20*time.Second)
+		r.kept(at, w.now+d)
+		w.sleep(d)
 	default: // falls after the call, or not on calls at all
 	}
 	if err := ctx.Err(); err != nil {
@@ -274,6 +290,7 @@ func (r *replica) call(ctx context.Context, at Step, do func() error) error {
 	}
 	switch fault.Kind {
 	case answerLost:
+		r.kept(at, w.now)
 		return fmt.Errorf("%w: %w", state.ErrUnavailable, errFault)
 	case killAfter:
 		r.kill(fault.span(time.Second, 20*time.Second))

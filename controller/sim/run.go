@@ -130,6 +130,9 @@ func (w *World) saveLater() {
 // calmDown ends every fault that lasts.
 func (w *World) calmDown() {
 	w.note("the weather is calm")
+	for _, r := range w.replicas {
+		r.keptUntil = max(r.keptUntil, min(w.now, max(r.cutUntil, r.blindUntil, w.storm.outageUntil)))
+	}
 	w.storm.outageUntil = 0
 	for i := range w.storm.armed {
 		w.storm.armed[i] = nil

@@ -34,6 +34,15 @@ func SelfTest() []string {
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.Stopping})
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.ContainerReady})
 		}},
+		{"I4", "a container comes back after a loss, and somebody remembers that it was to stop, who has read the store since", func(w *World) {
+			r, c := w.replicas[0], &state.Container{ID: "c", MaxSessions: 1, Phase: state.Stopping, Rev: 1}
+			w.check.container(r, c)
+			w.check.losses.strike(0, 0, w.store.Wipe)
+			w.now += time.Minute
+			r.mirror.ApplyContainer(c)
+			r.listed, r.keptUntil = w.now-time.Second, w.now
+			w.check.container(r, &state.Container{ID: "c", MaxSessions: 1, Phase: state.ContainerReady})
+		}},
 		{"I2", "a session is ready on two containers", func(w *World) {
 			w.check.readied(&state.Session{ID: "s", Container: "c", BootID: "b"})
 			w.check.readied(&state.Session{ID: "s", Container: "d", BootID: "b"})
