@@ -140,6 +140,17 @@ func SelfTest() []string {
 				w.check.containerGoesOn(&state.Container{ID: t.ContainerID, Phase: state.Stopping})
 			}
 		}},
+		{"I11", "launches are refused again and again, after a loss that somebody has not forgotten them in", func(w *World) {
+			w.check.losses.strike(0, 0, w.store.Wipe)
+			w.now += 30 * time.Second
+			var all []refusal
+			for n := range w.policy.Pool.Max + 3 {
+				id := fmt.Sprintf("l%d", n)
+				w.replicas[0].mirror.ApplyLaunch(&state.Launch{ID: id, Outcome: state.Refused, Cause: state.NoCapacity, Rev: int64(n + 1)})
+				all = append(all, refusal{id, 0})
+			}
+			w.check.refused(all)
+		}},
 		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
 	} {
 		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})
