@@ -640,7 +640,7 @@ func (k *checker) fulfilled(x *wish) {
 	case x.overAt != 0 && w.now-x.overAt > time.Minute && live:
 		k.violate("C7", "session %s is %s a minute after its requester wanted it over", x.id, s.Phase)
 	case x.overAt == 0 && x.evictedAt == 0 && x.lostAt == 0 && !k.over(x.id) && x.deadline-w.now > 10*time.Second && !live:
-		if doc, e := w.store.Document(background, x.id); e == nil && !doc.Missing && doc.Err == nil && doc.Spec.Status == state.StatusPending && doc.TTL < x.deadline-w.now+2*time.Second && w.clock().Sub(epochZero) > time.Minute {
+		if doc, e := w.store.Document(background, x.id); e == nil && !doc.Missing && doc.Err == nil && doc.Spec.Status == state.StatusPending && doc.TTL < x.deadline-w.now+2*time.Second && w.now-x.at > 20*time.Second {
 			k.violate("C7", "session %s is wished for, and nothing has come of it (%v)", x.id, err)
 		}
 	}

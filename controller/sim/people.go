@@ -19,6 +19,7 @@ type people struct {
 type wish struct {
 	id       string
 	user     string
+	at       time.Duration // when it was wished for
 	deadline time.Duration
 	api      bool
 
@@ -43,7 +44,7 @@ func (p *people) arrive() {
 	if w.brisk && !w.chance(3) {
 		length /= 5
 	}
-	x := &wish{id: w.newID("s"), user: fmt.Sprintf("u%d", w.rng.IntN(3)), deadline: w.now + length, api: w.chance(2)}
+	x := &wish{id: w.newID("s"), user: fmt.Sprintf("u%d", w.rng.IntN(3)), at: w.now, deadline: w.now + length, api: w.chance(2)}
 	origin := ""
 	if x.api {
 		origin = `,"origin":"api"`

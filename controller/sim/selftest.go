@@ -151,6 +151,12 @@ func SelfTest() []string {
 			}
 			w.check.refused(all)
 		}},
+		{"C7", "nothing comes of a wish", func(w *World) {
+			x := &wish{id: "s", at: w.now, deadline: 5 * time.Minute, text: `{"sessionId":"s","status":"pending"}`}
+			w.store.SetDocument("s", x.text, x.deadline)
+			w.now += 30 * time.Second
+			w.check.fulfilled(x)
+		}},
 		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
 	} {
 		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})
