@@ -43,6 +43,9 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant, Served: c.Served,
 				DrainSeq: c.DrainSeq, OwnerSeq: c.OwnerSeq, RegisteredAt: now,
 			}
+			if !ok {
+				c.Slots = m.boundTo(r.ID, r.BootID) // they were given back, and its own record was not
+			}
 			if err := m.takeDialect(r, now); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -43,8 +44,9 @@ func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
 		m.seq = max(m.seq, seen, m.seen)
 		m.seen = m.seq
 		m.lostAt, m.whole = now, false
+		dropped := map[string][]string{} // by container: sessions that had a slot, and have none by the record given
 		for _, c := range r.Containers {
-			m.restoreContainer(c, now)
+			dropped[c.ID] = m.restoreContainer(c, now)
 		}
 		for _, l := range r.Launches {
 			if old, ok := m.launches[l.ID]; !ok || old.Rev < l.Rev {
@@ -56,6 +58,9 @@ func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
 				m.restoreSession(s, now)
 			}
 		}
+		for _, id := range slices.Sorted(maps.Keys(m.containers)) {
+			m.restorePlaces(m.containers[id], dropped[id], now)
+		}
 		m.givenBack = max(m.givenBack, r.Knew)
 		m.hint(Hint{Kind: KindAll})
 		return nil
@@ -66,11 +71,24 @@ func (m *Memory) Restore(ctx context.Context, seen int64, r Records) error {
 	return nil
 }
 
-func (m *Memory) restoreContainer(given *Container, now time.Time) {
+// boundTo lists the sessions that hold a slot of a container in one life, by their own records.
+func (m *Memory) boundTo(container, bootID string) (ids []string) {
+	for id, s := range m.sessions {
+		if s.BoundTo(container, bootID) && s.Refused == "" {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// restoreContainer gives the sessions that are bound to the container whose record it replaces.
+func (m *Memory) restoreContainer(given *Container, now time.Time) (dropped []string) {
 	old, ok := m.containers[given.ID]
 	switch {
 	case !ok || old.Rev < given.Rev:
 		record := given
+		dropped = m.boundTo(given.ID, given.BootID)
 		if ok {
 			if c, changed := outlasting(given, old.Container); changed {
 				c.Rev = m.stamp()
@@ -90,6 +108,37 @@ func (m *Memory) restoreContainer(given *Container, now time.Time) {
 		if c, changed := outlasting(old.Container, given); changed {
 			m.putContainer(&c, m.stamp())
 		}
+	}
+	return dropped
+}
+
+// restorePlaces sees to it that sessions which had slots, and are bound there, have them, and that
+// those which are only bound give way where there are too many.
+func (m *Memory) restorePlaces(c *memoryContainer, had []string, now time.Time) {
+	for _, id := range had {
+		if s, ok := m.sessions[id]; ok {
+			m.restorePlace(c, s.Session, now)
+		}
+	}
+	for _, id := range c.Slots {
+		if s, ok := m.sessions[id]; ok && len(c.Slots) > c.MaxSessions {
+			m.restorePlace(c, s.Session, now)
+		}
+	}
+}
+
+func (m *Memory) restorePlace(c *memoryContainer, s *Session, now time.Time) {
+	switch {
+	case !s.hasPlaceIn(c.Container):
+	case s.crowdedOut(c.Container):
+		refused := *s
+		refused.Refused = CrowdedOut
+		m.putSession(&refused, m.stamp(), now)
+		m.freeSlot(c, s.ID, m.stamp())
+	case !slices.Contains(c.Slots, s.ID):
+		host := *c.Container
+		host.Slots = withID(c.Slots, s.ID)
+		m.putContainer(&host, m.stamp())
 	}
 }
 

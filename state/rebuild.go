@@ -35,15 +35,23 @@ func (r Records) SessionsInTurn() (parts [2][]*Session) {
 // given back, others were bound there.
 const CrowdedOut = "its place was given to another while the store had lost it"
 
-// crowdedOut tells whether a session that is written back cannot be where it was bound: the
-// container has no slot left for it, or is somebody's own (dedicated tenancy) and this would not be alone
-// there: it is another user's by now, or it was its own user's, and in shared tenancy others were bound
-// since. Whether tenancy is dedicated now is no matter: what a container was promised to be for, it is for
-// good. One that is ready stays, because its page is there; one that is only bound is bound anew, and what
-// its container has made of it is destroyed.
+// hasPlaceIn tells whether a slot of the container is the session's, by its own record.
+func (s *Session) hasPlaceIn(c *Container) bool {
+	return s.BoundTo(c.ID, c.BootID) && s.Refused == "" && c.Phase != Stopping && c.Phase != Gone
+}
+
+// crowdedOut tells whether a session cannot be where it was bound, once records were written back: the
+// container has no slot left for it, has more sessions than slots, or is somebody's own (dedicated
+// tenancy) and this would not be alone there: it is another user's by now, or it was its own user's, and
+// in shared tenancy others were bound since. Whether tenancy is dedicated now is no matter: what a
+// container was promised to be for, it is for good. One that is ready stays, because its page is there;
+// one that is only bound is bound anew, and what its container has made of it is destroyed.
 func (s *Session) crowdedOut(c *Container) bool {
-	if s.Phase != Bound || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID || slices.Contains(c.Slots, s.ID) {
+	if s.Phase != Bound || s.Refused != "" || c.Phase == Gone || c.BootID != s.BootID {
 		return false
+	}
+	if slices.Contains(c.Slots, s.ID) {
+		return c.Used() > c.MaxSessions
 	}
 	return c.Free() == 0 || c.Tenant != "" && !c.Takes(s.UserID, true)
 }
@@ -56,11 +64,13 @@ type Rebuilder interface {
 	// that holds a slot wins over one that was only admitted since, one that has ended over any
 	// (it is ended again if it was bound since), and what never goes back (ownerSeq, drainSeq,
 	// whom a container has served, that it is stopping) does not. Of two owners under one
-	// ownerSeq neither keeps it. A slot that a restored session holds is taken, one that it has
-	// given back is free; where none is left, or the container is somebody's own and has served another
-	// user, a session that is only bound gets none, and counts as refused there (CrowdedOut). The store's
-	// revisions go on above seen, and the store counts as incomplete (Index.LostAt) until MarkWhole. Once
-	// all is back, r.Knew is noted (Index.GivenBack). Repeated, it changes nothing else.
+	// ownerSeq neither keeps it. A slot that a session holds is taken, whether it or its container
+	// was restored; one that it has given back is free. Where none is left, or the container is
+	// somebody's own and has served another user, a session that is only bound gets none, and counts as
+	// refused there (CrowdedOut); so do those that have one beside sessions which are ready, until as
+	// many are left as there are slots. The store's revisions go on above seen, and the store counts as
+	// incomplete (Index.LostAt) until MarkWhole. Once all is back, r.Knew is noted (Index.GivenBack).
+	// Repeated, it changes nothing else.
 	Restore(ctx context.Context, seen int64, r Records) error
 	// MarkWhole says that nothing is missing any more (leader). ErrConflict if the store has
 	// another incarnation or has lost data again since.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,9 +51,13 @@ func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error 
 			script: "restore_launch", container: l.ID, keys: []string{k.launch(l.ID), k.launches}, args: []any{l.Rev, text},
 		})
 	}
-	if err := s.runAll(ctx, calls); err != nil {
+	dropped := map[string][]string{} // by container: sessions that have a slot, and none by the record given
+	err = s.runAll(ctx, calls, func(c call, ids []string) { dropped[c.container] = ids })
+	if err != nil {
 		return err
 	}
+	crowds := map[string][]string{} // sessions that are too many for their container
+	crowded := func(c call, ids []string) { crowds[c.container] = ids }
 	for _, sessions := range r.SessionsInTurn() {
 		calls = calls[:0]
 		for _, x := range sessions {
@@ -60,9 +65,15 @@ func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error 
 				calls = append(calls, s.restoreSession(x, kept, listed))
 			}
 		}
-		if err := s.runAll(ctx, calls); err != nil {
+		if err := s.runAll(ctx, calls, crowded); err != nil {
 			return err
 		}
+	}
+	if err := s.restorePlaces(ctx, dropped, true, crowded); err != nil {
+		return err
+	}
+	if err := s.restorePlaces(ctx, crowds, false, func(call, []string) {}); err != nil {
+		return err
 	}
 	if _, err := s.eval(ctx, "restore_end", []string{k.pool}, r.Knew); err != nil {
 		return err
@@ -70,10 +81,28 @@ func (s *Store) restore(ctx context.Context, seen int64, r state.Records) error 
 	return s.Wake(ctx, state.Hint{Kind: state.KindAll})
 }
 
-// runAll makes calls beside each other and gives the first error.
-func (s *Store) runAll(ctx context.Context, calls []call) error {
+// restorePlaces sees to the slots of sessions, by container. crowded is shown those of a container that
+// has too many; dropped says that the record of theirs that was given back has no such slots.
+func (s *Store) restorePlaces(ctx context.Context, places map[string][]string, dropped bool, crowded func(call, []string)) error {
+	for container, sessions := range places {
+		slices.Sort(sessions)
+		// One after the other: who gives way makes room for the next.
+		for _, id := range sessions {
+			c := call{script: "restore_place", container: container, session: id, args: []any{state.CrowdedOut, flag(dropped)}}
+			if err := s.runAll(ctx, []call{c}, crowded); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// runAll makes calls beside each other and gives the first error. It shows which ids a script has
+// answered, if any, to one caller at a time.
+func (s *Store) runAll(ctx context.Context, calls []call, seen func(call, []string)) error {
 	var (
 		group sync.WaitGroup
+		mu    sync.Mutex // guards seen
 		once  sync.Once
 		first error
 	)
@@ -84,9 +113,9 @@ func (s *Store) runAll(ctx context.Context, calls []call) error {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			_, err := s.run(ctx, c)
+			reply, err := s.run(ctx, c)
 			for errors.Is(err, errNotSent) && ctx.Err() == nil {
-				_, err = s.run(ctx, c) // it carries no authority that could have run out
+				reply, err = s.run(ctx, c) // it carries no authority that could have run out
 			}
 			if wrongType(err) {
 				// Somebody has put something else in a record's place. It is in quarantine, and one
@@ -96,11 +125,30 @@ func (s *Store) runAll(ctx context.Context, calls []call) error {
 			}
 			if err != nil {
 				once.Do(func() { first = err; cancel() })
+				return
+			}
+			if named := ids(reply); len(named) > 0 {
+				mu.Lock()
+				seen(c, named)
+				mu.Unlock()
 			}
 		})
 	}
 	group.Wait()
 	return first
+}
+
+// ids gives the list that a script has answered with; none if it has not.
+func ids(reply []any) []string {
+	if len(reply) == 0 {
+		return nil
+	}
+	list, _ := reply[0].([]any)
+	all := make([]string, 0, len(list))
+	for _, id := range list {
+		all = append(all, str(id))
+	}
+	return all
 }
 
 func (s *Store) restoreContainer(c *state.Container) call {

@@ -291,6 +291,88 @@ func testRestoredCrowded(t *testing.T, w *world) {
 	}
 }
 
+// testRestoredPlaces restores, over each other, what replicas remember of one container that has
+// registered anew while the store had forgotten it: the sessions that one knows, and the record of
+// another that knows none.
+func testRestoredPlaces(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	own := w.hosting("c1", 2)
+	w.sessionIn(state.Ready, "s1", "c1", own)
+	w.sessionIn(state.Ready, "s2", "c1", own)
+	own2 := w.hosting("c2", 2)
+	w.sessionIn(state.Ready, "t1", "c2", own2)
+	w.sessionIn(state.Bound, "t2", "c2", own2)
+	known, was := w.remember([]string{"s1", "s2", "t1", "t2"}, []string{"c1", "c2"}, nil), w.index()
+
+	w.Wipe()
+	w.ok(w.store.Restore(w.ctx, was.Seq, state.Records{})) // by one that has only just started
+	w.leader = state.Authority{}
+	anew := w.hosting("c1", 2)
+	anew2 := w.hosting("c2", 2)
+	w.sessionIn(state.Bound, "o1", "c1", anew)
+	w.sessionIn(state.Ended, "o2", "c2", anew2)
+	before := w.remember(nil, []string{"c1"}, nil) // who has not read the binding of o3 yet
+	w.sessionIn(state.Bound, "o3", "c1", anew)
+	since := w.remember([]string{"o1", "o2"}, []string{"c1", "c2"}, nil)
+	since.Containers[0] = before.Containers[0]
+	is := w.index()
+	check := func(how string) {
+		t.Helper()
+		for id, want := range map[string]string{"c1": "[s1 s2]", "c2": "[t1 t2]"} {
+			if c := w.container(id); fmt.Sprint(c.Slots) != want {
+				t.Fatalf("%s: container %s has slots %v, want %s", how, id, c.Slots, want)
+			}
+		}
+		for _, id := range []string{"s1", "s2", "t1", "t2", "o1"} {
+			refused := ""
+			if id == "o1" {
+				refused = state.CrowdedOut
+			}
+			if s := w.session(id); s.Refused != refused || !s.HoldsSlot() {
+				t.Fatalf("%s: session %s is %s and refused %q, want %q", how, id, s.Phase, s.Refused, refused)
+			}
+		}
+	}
+	w.ok(w.store.Restore(w.ctx, was.Seq, known))
+	check("the sessions of the one over the container of the other")
+	if s := w.session("o3"); s.Refused != state.CrowdedOut {
+		t.Fatalf("session o3 is %s and refused %q", s.Phase, s.Refused)
+	}
+	for range 2 { // the second time changes nothing
+		w.Wipe()
+		w.ok(w.store.Restore(w.ctx, was.Seq, known))
+		w.ok(w.store.Restore(w.ctx, is.Seq, since))
+		check("the container of the other over the sessions of the one")
+	}
+}
+
+// testRestoredWithoutContainer restores sessions by who has never read the record of their container:
+// it finds them when it registers, and one who has it when it is given back.
+func testRestoredWithoutContainer(t *testing.T, w *world) {
+	if w.Wipe == nil {
+		t.Skip("this store cannot be wiped")
+	}
+	owner := w.hosting("c1", 3)
+	w.sessionIn(state.Ready, "s1", "c1", owner)
+	before := w.remember(nil, []string{"c1"}, nil)
+	w.sessionIn(state.Bound, "s2", "c1", owner)
+	w.sessionIn(state.Ended, "s3", "c1", owner)
+	known, was := w.remember([]string{"s1", "s2", "s3"}, nil, nil), w.index()
+	for how, back := range map[string]func(){
+		"registered": func() { w.registered("c1", 3) },
+		"given back": func() { w.ok(w.store.Restore(w.ctx, was.Seq, before)) },
+	} {
+		w.Wipe()
+		w.ok(w.store.Restore(w.ctx, was.Seq, known))
+		back()
+		if c := w.container("c1"); fmt.Sprint(c.Slots) != "[s1 s2]" {
+			t.Fatalf("%s: the container has slots %v", how, c.Slots)
+		}
+	}
+}
+
 // byID makes records comparable.
 func byID(r state.Records) map[string]string {
 	all := map[string]string{}

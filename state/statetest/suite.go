@@ -87,6 +87,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"restored from two timelines", testRestoredForks},
 		{"restored end", testRestoredEnd},
 		{"restored where there is no room any more", testRestoredCrowded},
+		{"restored over a container that has registered anew", testRestoredPlaces},
+		{"restored without their container", testRestoredWithoutContainer},
 		{"time", testTime},
 	}
 	for _, p := range parts {

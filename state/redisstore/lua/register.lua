@@ -21,7 +21,8 @@ if c[2] ~= ARGV[8] and ARGV[14] ~= '' then
   redis.call('HDEL', KEYS[10], 'refused', 'refusedAt')
 end
 if c[2] ~= ARGV[8] then
-  redis.call('DEL', SLOTS)
+  -- Without a record there are slots only of sessions that were given back without it.
+  redis.call(c[2] and 'DEL' or 'PERSIST', SLOTS)
   redis.call('ZREM', LEAVING, 'container ' .. containerID)
   redis.call('HSET', CONTAINER, 'launch', ARGV[7], 'bootId', ARGV[8], 'protocol', ARGV[9], 'maxSessions', ARGV[10],
     'phase', 'pending_verification', 'addr', '', 'drainSeq', c[4] or '0', 'drainAck', '0', 'closing', '0', 'health', '',

@@ -2,7 +2,8 @@
 -- ARGV  7 its revision, 8 phase, 9 protocol, 10 ownerSeq, 11 drainSeq, 12 served, 13 tenant,
 --       14 ms that it is kept if it is gone, 15 owner, 16 bootId, 17 closing 1 or 0,
 --       18 number of slots, then their session ids, then names and values of the fields
--- returns nothing
+-- returns the ids of sessions that have a slot, and none by the record that was given: restore_place
+-- decides of them when theirs are back
 -- Writes a container back that the store has lost, or knows as it was before. The newer record
 -- wins, but for what never goes back.
 local c = redis.call('HMGET', CONTAINER, 'rev', 'ownerSeq', 'drainSeq', 'served', 'tenant', 'owner', 'bootId', 'phase', 'closing')
@@ -16,9 +17,15 @@ if c[1] and stored >= given and not redis.call('ZSCORE', CONTAINERS, containerID
 end
 if c[1] and stored == given then return ok() end
 
+local dropped = {}
 if stored < given then
   local first = 19 + tonumber(ARGV[18])
-  redis.call('DEL', SLOTS)
+  redis.call((ARGV[8] == 'stopping' or ARGV[8] == 'gone') and 'DEL' or 'PERSIST', SLOTS)
+  local named = {}
+  for i = 19, first - 1 do named[ARGV[i]] = true end
+  for _, id in ipairs(redis.call('SMEMBERS', SLOTS)) do
+    if not named[id] then dropped[#dropped + 1] = id end
+  end
   for i = 19, first - 1 do redis.call('SADD', SLOTS, ARGV[i]) end
   redis.call('HSET', CONTAINER, 'rev', ARGV[7], unpack(ARGV, first))
   redis.call('ZADD', CONTAINERS, ARGV[7], containerID)
@@ -31,7 +38,7 @@ if stored < given then
     redis.call('HSETNX', KEYS[10], 'dialect', ARGV[9])
   end
 end
-if not c[1] then return ok() end
+if not c[1] then return ok(dropped) end
 
 local function record(ownerSeq, drainSeq, served, tenant, owner, bootId, phase, closing)
   return {ownerSeq = tonumber(ownerSeq or '0'), drainSeq = tonumber(drainSeq or '0'), served = served or '', tenant = tenant or '',
@@ -70,4 +77,4 @@ if older.phase == 'stopping' and older.bootId == newer.bootId and newer.phase ~=
 end
 if drainSeq ~= newer.drainSeq then change('drainSeq', text(drainSeq)) end
 if #changes > 0 then saveContainer(unpack(changes)) end
-return ok()
+return ok(dropped)

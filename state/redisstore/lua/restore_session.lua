@@ -2,7 +2,7 @@
 -- ARGV  7 its revision, 8 phase, 9 bootId, 10 refused, 11 ms that it is kept, 12 ms that it is
 --       listed (both 0: for ever), 13 reason, 14 message, 15 user, 16 why it counts as refused if
 --       its place is taken, then names and values of the fields
--- returns nothing
+-- returns the sessions of its container, if there are more than it has slots
 -- Writes a session back that the store has lost, or knows as it was before. One that was only
 -- admitted since gives way to one that holds a slot, and any to one that has ended.
 local s = redis.call('HMGET', SESSION, 'rev', 'phase', 'bindRev')
@@ -49,5 +49,10 @@ if over or ARGV[10] ~= '' then
   freeSlot(sessionID)
 elseif hosted and not crowded and holds(ARGV[8]) and redis.call('SADD', SLOTS, sessionID) == 1 then
   saveContainer()
+  if redis.call('SCARD', SLOTS) > tonumber(c[3] or '0') then return ok(redis.call('SMEMBERS', SLOTS)) end
+elseif not c[1] and holds(ARGV[8]) then
+  -- Its container finds it there when it registers, or is given back; else the session ends as lost.
+  redis.call('SADD', SLOTS, sessionID)
+  redis.call('EXPIRE', SLOTS, '3600')
 end
 return ok()
