@@ -184,6 +184,10 @@ func (h *house) serve(id string, cold bool) {
 // end ends a session at once.
 func (h *house) end(id string, reason state.Reason) {
 	h.t.Helper()
+	if reason == state.DeadlinePassed {
+		_, err := h.store.Amend(context.Background(), h.leader(), state.Amendment{Session: id, Remaining: -time.Second})
+		must(h.t, err)
+	}
 	s, err := h.store.End(context.Background(), h.leader(), state.End{Session: id, Reason: reason, Message: "because", Confirmed: true})
 	must(h.t, err)
 	h.mirror.ApplySession(s)

@@ -185,6 +185,9 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	}
 
 	w.admit("ses_over")
+	if _, err := w.store.Amend(t.Context(), w.leader, state.Amendment{Session: "ses_over", Remaining: -time.Second}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.store.End(t.Context(), w.leader, state.End{Session: "ses_over", Reason: state.DeadlinePassed}); err != nil {
 		t.Fatal(err)
 	}

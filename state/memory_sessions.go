@@ -185,6 +185,9 @@ func (m *Memory) End(ctx context.Context, by Authority, e End) (*Session, error)
 			if !slices.Contains(Reasons(), e.Reason) {
 				return false, fmt.Errorf("%w: reason %q", ErrInvalid, e.Reason)
 			}
+			if by.Container == "" && e.Reason == DeadlinePassed && now.Before(s.Deadline) {
+				return false, conflict("its deadline is %s, in %s", s.Deadline.UTC().Format(time.RFC3339), s.Deadline.Sub(now))
+			}
 			s.Reason, s.Message = e.Reason, e.Message
 		}
 		s.Rev = m.stamp()

@@ -443,6 +443,13 @@ func testEnds(t *testing.T, w *world) {
 	for _, reason := range state.Reasons() {
 		id := "r-" + string(reason)
 		w.admit(id, "u")
+		if reason == state.DeadlinePassed {
+			// Whoever says so has not heard of what its requester changed.
+			_, err = end(w.lead(), state.End{Session: id, Reason: reason})
+			w.is(err, state.ErrConflict)
+			_, err = w.store.Amend(w.ctx, w.lead(), state.Amendment{Session: id, Remaining: -time.Second})
+			w.ok(err)
+		}
 		s, err := end(w.lead(), state.End{Session: id, Reason: reason})
 		w.ok(err)
 		if s.Phase != state.Ended || s.Reason != reason {

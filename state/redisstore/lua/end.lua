@@ -19,6 +19,10 @@ if s.phase == 'ended' or (s.phase == 'ending' and not confirmed) then
   return refuse('CONFLICT', 'the session is ' .. s.phase)
 end
 if s.phase ~= 'ending' and ARGV[11] ~= '1' then return refuse('INVALID', 'reason ' .. ARGV[8]) end
+local deadline = tonumber(redis.call('HGET', SESSION, 'deadline') or '0')
+if leading and s.phase ~= 'ending' and ARGV[8] == 'deadline' and now < deadline then
+  return refuse('CONFLICT', 'its deadline is in ' .. text(deadline - now) .. ' ms')
+end
 if holds(s.phase) and s.container ~= containerID then return refuse('ELSEWHERE', s.container) end
 
 if s.phase ~= 'ending' then redis.call('HSET', SESSION, 'reason', ARGV[8], 'message', ARGV[9]) end
@@ -28,7 +32,6 @@ if s.phase ~= 'pending' and s.refused == '' and not confirmed then
 end
 if s.phase ~= 'pending' then freeSlot(sessionID) end
 saveSession(SESSION, sessionID, 'phase', 'ended', 'endedAt', text(now), 'attached', '0', 'graceUntil', '')
-local deadline = tonumber(redis.call('HGET', SESSION, 'deadline') or '0')
 redis.call('PEXPIRE', SESSION, text(math.max(tonumber(ARGV[12]), deadline - now + tonumber(ARGV[13]))))
 redis.call('ZADD', LEAVING, text(now + tonumber(ARGV[14])), 'session ' .. sessionID)
 return sessionRecord()
