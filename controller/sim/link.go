@@ -368,13 +368,16 @@ func (l *link) align(v *storeView, id string) {
 		}
 		return
 	}
+	if b != nil {
+		b.until = s.Deadline.Sub(epochZero)
+	}
 	rev := s.BindRev
 	has := b != nil && (r.w.protocol == 1 || b.bindRev == rev)
 	sent := l.created[id] == rev
 	switch {
 	case s.Phase == state.Bound && s.Refused == "" && !has && !sent:
 		l.created[id] = rev
-		p.create(id, rev)
+		p.create(id, rev, s.Deadline)
 	case s.Phase == state.Bound && s.Refused == "" && has && b.serving:
 		l.created[id] = rev
 		l.tell(fact{"ready", id, rev})
@@ -392,17 +395,19 @@ func (l *link) align(v *storeView, id string) {
 }
 
 // judge asks the store about a session that the container holds and should not, by this view:
-// only what is not its own by the store's word, too, is destroyed.
+// only what is not its own by the store's word, too, is destroyed. What the store does not know, or
+// knows as it was before it was bound there, was lost with its data: a container of the second version
+// keeps it, until its time is up or somebody knows of it again.
 func (l *link) judge(v *storeView, id string) {
 	s, err := v.Session(l.r.ctx, id)
 	b := l.p.held[id]
 	switch {
 	case b == nil || l.gone:
 	case errors.Is(err, state.ErrNotFound):
-		if l.r.mirror.Trouble() == "" {
+		if l.r.w.protocol == 1 && l.r.mirror.Trouble() == "" {
 			l.p.destroy(id, b.bindRev)
 		}
-	case err != nil:
+	case err != nil, l.r.w.protocol == 2 && s.Rev < b.bindRev:
 	case s.BoundTo(l.id, l.boot):
 		l.r.mirror.ApplySession(s)
 		l.soon()

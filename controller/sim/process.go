@@ -39,7 +39,11 @@ type browser struct {
 	serving bool
 	since   time.Duration
 	goneAt  time.Duration // being destroyed; zero: not
+	until   time.Duration // its deadline, as last told
 }
+
+// slack is how much longer than ordered a session lives, should nobody end it.
+const slack = time.Minute
 
 func (w *World) newProcess(t *task, slots int, bad badStart) {
 	p := &process{w: w, task: t, id: t.ContainerID, boot: w.newID("boot"), slots: slots, bad: bad, alive: true, held: map[string]*browser{}}
@@ -155,7 +159,7 @@ func (w *World) anyReplica() *replica {
 }
 
 // create is CREATE_SESSION. The answer to it comes by notices.
-func (p *process) create(session string, bindRev int64) {
+func (p *process) create(session string, bindRev int64, deadline time.Time) {
 	if !p.alive || p.hung() {
 		return
 	}
@@ -170,12 +174,15 @@ func (p *process) create(session string, bindRev int64) {
 		p.notify(func(l *link) { l.refused(session, bindRev) })
 		return
 	}
-	b := &browser{session: session, bindRev: bindRev, since: p.w.now}
+	b := &browser{session: session, bindRev: bindRev, since: p.w.now, until: deadline.Sub(epochZero)}
 	p.held[session] = b
 	if p.w.protocol == 1 {
 		p.w.store.NoteV1(p.id, session)
 	}
 	p.w.check.held(p, session)
+	if p.w.protocol == 2 {
+		p.endInTime(b)
+	}
 	delay := p.w.between(50*time.Millisecond, 2*time.Second)
 	if p.slow > 0 {
 		p.slow--
@@ -187,6 +194,21 @@ func (p *process) create(session string, bindRev int64) {
 		}
 		b.serving = true
 		p.notify(func(l *link) { l.readied(session, b.bindRev) })
+	})
+}
+
+// endInTime ends a session that nobody ends.
+func (p *process) endInTime(b *browser) {
+	p.w.after(max(time.Second, b.until+slack-p.w.now), func() {
+		switch {
+		case p.held[b.session] != b || b.goneAt != 0:
+		case p.hung() || p.w.now < b.until+slack:
+			p.endInTime(b)
+		default:
+			p.drop(b.session)
+			p.w.people.lost(b.session)
+			p.notify(func(l *link) { l.vanished(b.session, b.bindRev) })
+		}
 	})
 }
 
