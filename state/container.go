@@ -37,6 +37,7 @@ type Container struct {
 	Addr        string // host:port, from ECS; empty until verified
 	Protocol    int    // 1: the original's; 2: ours
 	BootID      string
+	Former      []string // its lives before, the latest last: the last FormerLives of them
 	MaxSessions int
 	Phase       ContainerPhase
 	Tenant      string // with dedicated tenancy: the one user it ever serves
@@ -77,6 +78,9 @@ type Health struct {
 	Warm     int     `json:"warm"`     // browsers started and waiting
 	Sessions int     `json:"sessions"` // sessions that it holds
 }
+
+// FormerLives is how many of a container's lives are remembered besides the present one.
+const FormerLives = 8
 
 // GivenUp tells whether the container was given up as hanging: what was bound to it is lost.
 func (c *Container) GivenUp() bool { return !c.HungAt.IsZero() }

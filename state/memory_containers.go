@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -37,11 +38,19 @@ func (m *Memory) Register(ctx context.Context, r Registration) (*Container, erro
 			return conflict("the container is %s", old.Phase)
 		}
 		c := *old.Container
+		if slices.Contains(c.Former, r.BootID) {
+			return conflict("the container lives as %s, and %s is over", c.BootID, r.BootID)
+		}
 		if c.BootID != r.BootID {
+			former := c.Former
+			if ok {
+				former = append(slices.Clone(former), c.BootID)
+			}
 			c = Container{
 				ID: c.ID, Launch: r.Launch, TaskARN: c.TaskARN, Protocol: r.Protocol, BootID: r.BootID,
 				MaxSessions: r.MaxSessions, Phase: PendingVerification, Tenant: c.Tenant, Served: c.Served,
 				DrainSeq: c.DrainSeq, OwnerSeq: c.OwnerSeq, RegisteredAt: now,
+				Former: former[max(0, len(former)-FormerLives):],
 			}
 			if !ok {
 				c.Slots = m.boundTo(r.ID, r.BootID) // they were given back, and its own record was not

@@ -175,7 +175,8 @@ type Containers interface {
 	// (ownerSeq + 1). The same BootID again only moves the link. Another BootID is another
 	// life: it starts over in pending_verification; sessions bound to the old life stay bound
 	// to that for the leader to end. ErrConflict if the container is stopping or gone, or is new
-	// and its launch has expired: its task is being stopped.
+	// and its launch has expired: its task is being stopped; and if it has left that life for
+	// another (Container.Former): the registration was late on its way.
 	Register(ctx context.Context, r Registration) (*Container, error)
 	// Report records a container's report and renews its owner's lease. A container that is
 	// pending_verification becomes ready if report.Addr is set. ErrConflict under another

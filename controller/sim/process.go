@@ -128,7 +128,7 @@ func (p *process) registerLater(d time.Duration) {
 				ID: p.id, Launch: p.id, BootID: boot, Protocol: p.w.protocol, MaxSessions: p.slots, Owner: r.id,
 				Dialect: state.DialectAuto,
 			})
-			if errors.Is(err, state.ErrConflict) {
+			if errors.Is(err, state.ErrConflict) && p.boot == boot {
 				p.w.ecs.over(p.task, "EssentialContainerExited", "it was told to exit")
 			}
 			if err != nil || !p.alive || p.boot != boot || p.link != nil {

@@ -33,7 +33,7 @@ func (s *Store) Register(ctx context.Context, r state.Registration) (*state.Cont
 	return s.container(ctx, "registering", call{
 		script: "register", container: r.ID, keys: []string{s.keys.pool, s.keys.launch(r.Launch)},
 		args: []any{r.Launch, r.BootID, r.Protocol, r.MaxSessions, string(claimed), r.Owner, state.OwnerLease.Milliseconds(),
-			dialectArg(r.Dialect)},
+			dialectArg(r.Dialect), state.FormerLives},
 	})
 }
 

@@ -205,7 +205,7 @@ func encodeContainer(c *state.Container) []any {
 	}
 	return []any{
 		"launch", c.Launch, "taskArn", c.TaskARN, "addr", c.Addr, "protocol", c.Protocol, "bootId", c.BootID,
-		"maxSessions", c.MaxSessions, "phase", string(c.Phase), "tenant", c.Tenant, "served", c.Served,
+		"former", strings.Join(c.Former, " "), "maxSessions", c.MaxSessions, "phase", string(c.Phase), "tenant", c.Tenant, "served", c.Served,
 		"hungAt", stamped(c.HungAt), "closing", flag(c.Closing), "drainSeq", c.DrainSeq, "drainAck", c.DrainAck,
 		"owner", c.Owner, "ownerSeq", c.OwnerSeq, "ownerUntil", stamped(c.OwnerUntil), "letGo", flag(c.LetGo),
 		"claimed", string(claimed), "registeredAt", stamped(c.RegisteredAt), "seenAt", stamped(c.SeenAt),

@@ -107,6 +107,8 @@ func decodeContainer(id string, f fields, slots []string) *state.Container {
 			c.Protocol = int(number(value))
 		case "bootId":
 			c.BootID = value
+		case "former":
+			c.Former = strings.Fields(value)
 		case "maxSessions":
 			c.MaxSessions = int(number(value))
 		case "phase":

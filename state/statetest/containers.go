@@ -2,6 +2,7 @@ package statetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,6 +119,19 @@ func testContainerTransitions(t *testing.T, w *world) {
 				}
 			})
 		}
+	}
+	w.hosting("again", 1)
+	for n := range state.FormerLives + 2 {
+		life := fmt.Sprintf("%s-%d", otherBoot, n)
+		c, err := register(&state.Container{ID: "again"}, life)
+		w.ok(err)
+		if got := w.container("again"); c.BootID != life || len(c.Former) != min(n+1, state.FormerLives) || !slices.Equal(got.Former, c.Former) {
+			t.Fatalf("in its life %s the container has left %v, stored %v", c.BootID, c.Former, got.Former)
+		}
+		_, err = register(c, c.Former[len(c.Former)-1])
+		w.is(err, state.ErrConflict) // it was late on its way
+		_, err = register(c, c.Former[0])
+		w.is(err, state.ErrConflict)
 	}
 	w.hosting("lives", 1)
 	for name, do := range map[string]func(id, boot string) (*state.Container, error){
