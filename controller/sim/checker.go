@@ -392,7 +392,10 @@ func (k *checker) refused(refusals []refusal) {
 			l, known := m.Launch(r.launch)
 			return known && l.Cause == state.NoCapacity
 		})
-		if k.w.now-r.at < time.Minute && !forgotten {
+		// A leader may end before it has written down what ECS has said.
+		l, err := k.w.store.Launch(background, r.launch)
+		unwritten := r.epoch != k.w.epoch && (err != nil || l.Cause != state.NoCapacity)
+		if k.w.now-r.at < time.Minute && !forgotten && !unwritten {
 			recent++
 		}
 	}

@@ -30,6 +30,7 @@ type cloud struct {
 type refusal struct {
 	launch string
 	at     time.Duration
+	epoch  int64 // the highest that was granted then
 }
 
 // badStart is a task that will not come up as it should.
@@ -120,7 +121,7 @@ func (e *cloud) run(r *replica, l *state.Launch) (state.Task, error) {
 	}
 	if w.now < e.droughtUntil {
 		if !slices.ContainsFunc(e.refusals, func(r refusal) bool { return r.launch == l.ID }) {
-			e.refusals = append(e.refusals[max(0, len(e.refusals)-50):], refusal{l.ID, w.now})
+			e.refusals = append(e.refusals[max(0, len(e.refusals)-50):], refusal{l.ID, w.now, w.epoch})
 		}
 		w.check.refused(e.refusals)
 		return state.Task{}, &state.LaunchRefused{Reason: "Capacity is unavailable at this time", Capacity: true}

@@ -147,7 +147,7 @@ func SelfTest() []string {
 			for n := range w.policy.Pool.Max + 3 {
 				id := fmt.Sprintf("l%d", n)
 				w.replicas[0].mirror.ApplyLaunch(&state.Launch{ID: id, Outcome: state.Refused, Cause: state.NoCapacity, Rev: int64(n + 1)})
-				all = append(all, refusal{id, 0})
+				all = append(all, refusal{launch: id, epoch: w.epoch})
 			}
 			w.check.refused(all)
 		}},
