@@ -1,7 +1,9 @@
 package tunnel
 
 import (
+	"net"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -26,3 +28,18 @@ func (t *Tunnel) ClosingForTest() bool { return t.isClosing.Load() }
 
 // LookForTest has the keeper look once.
 func (k *Keeper) LookForTest() { k.look() }
+
+// TunedForTest is how long the kernel lets what is sent to either side remain unanswered, and whether it
+// sends probes to both.
+func (t *Tunnel) TunedForTest() (client, backend time.Duration, probes bool) {
+	option := func(conn net.Conn, level, name int) (value int) {
+		_ = rawConn(conn).Control(func(fd uintptr) { value, _ = syscall.GetsockoptInt(int(fd), level, name) })
+		return value
+	}
+	answer := func(conn net.Conn) time.Duration {
+		return time.Duration(option(conn, syscall.IPPROTO_TCP, tcpUserTimeout)) * time.Millisecond
+	}
+	asks := func(conn net.Conn) bool { return option(conn, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) == 1 }
+	up, down := t.toBackend.src, t.toClient.src
+	return answer(up), answer(down), asks(up) && asks(down)
+}
