@@ -93,11 +93,11 @@ func (m *planner) drainSpent() (spent int) {
 	return spent
 }
 
-// idle tells whether a container is empty, also by this plan, and ours to stop: drained, one that is not
-// is of no use to anybody.
+// idle tells whether a container is empty, also by this plan and by what sessions say (its own record may
+// be the older), and ours to stop: drained, one that is not is of no use to anybody.
 func (m *planner) idle(c *candidate) bool {
 	_, empty := m.EmptySince[c.ID]
-	return empty && c.Used() == 0 && c.free == c.MaxSessions && (c.Launch != "" || c.TaskARN != "")
+	return empty && c.Used() == 0 && !m.hosts[c.ID+" "+c.BootID] && c.free == c.MaxSessions && (c.Launch != "" || c.TaskARN != "")
 }
 
 // spent says why a container is of no more use once it is empty; empty: it is of use.

@@ -192,6 +192,7 @@ type planner struct {
 
 	taskByContainer map[string]*state.Task
 	launchARN       map[string]string // of launches whose task is known, by id
+	hosts           map[string]bool   // containers with their lives, "id boot", to which sessions are bound
 
 	ended     map[string]bool // sessions that this plan ends
 	undrained map[string]bool // containers that this plan opens again
@@ -237,6 +238,7 @@ func newPlanner(s Snapshot, p Policy) *planner {
 
 		taskByContainer: make(map[string]*state.Task, len(s.Tasks)),
 		launchARN:       make(map[string]string, len(s.Launches)),
+		hosts:           map[string]bool{},
 	}
 	for _, c := range s.Containers {
 		m.containers[c.ID] = c
@@ -255,6 +257,9 @@ func newPlanner(s Snapshot, p Policy) *planner {
 	}
 	for _, x := range s.Sessions {
 		m.sessions[x.ID] = x
+		if x.HoldsSlot() {
+			m.hosts[x.Container+" "+x.BootID] = true
+		}
 	}
 	return m
 }

@@ -305,6 +305,9 @@ func TestMake(t *testing.T) {
 		{name: "an idle container above the minimum is drained after a while",
 			world: world(container("c1"), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(3 * time.Minute) }),
 			want:  []string{"drain c1"}},
+		{name: "not one to which a session is bound that its own record does not show yet",
+			world: world(container("c1"), session("s1", state.Bound), func(s *plan.Snapshot) { s.EmptySince["c1"] = ago(3 * time.Minute) }),
+			want:  []string{}},
 		{name: "a container that we did not launch is left open, however long it is empty",
 			world: world(container("c1"), func(s *plan.Snapshot) {
 				s.Containers[0].TaskARN, s.Tasks, s.Launches = "", nil, nil
