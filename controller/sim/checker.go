@@ -316,10 +316,12 @@ func (k *checker) gone(c *state.Container) {
 	}
 }
 
-// drained sees that a container is closed by the leader, by a call that was sent then. Who closes
-// itself while that is on its way (Spot takes its task, say) counts among those that stay: it was
-// there when that was decided, and two that close at once are no mistake of either.
-func (k *checker) drained(c *state.Container, by state.Authority, sent time.Duration) {
+// drained sees that a container is closed by the leader, by a plan that is carried out since then and
+// rests on a view in which some containers were ready. Who closes itself while that goes on (Spot takes
+// its task, say), or so shortly before that a view which is good for destroying may lack it (I8), counts
+// among those that stay: it was there when that was decided, and two that close at once are no mistake of either.
+func (k *checker) drained(c *state.Container, by state.Authority, since time.Duration, believed map[string]bool) {
+	const fresh = 15 * time.Second // plan's MaxStoreAge
 	if by.Epoch == 0 {
 		return
 	}
@@ -328,7 +330,7 @@ func (k *checker) drained(c *state.Container, by state.Authority, sent time.Dura
 	k.byLeader[c.ID] = true
 	staying, leaving := 0, 0
 	for _, other := range k.containers() {
-		if k.left[other.ID] > sent && !k.byLeader[other.ID] {
+		if at := k.left[other.ID]; (at > since || at > since-fresh && believed[other.ID]) && !k.byLeader[other.ID] {
 			staying++
 			continue
 		}

@@ -38,8 +38,10 @@ type replica struct {
 	seeing   bool
 	reading  bool
 	rounding bool
-	roundAt  time.Duration // when a woken round is due; zero: none
-	seen     int64         // the highest revision of the store's that it knows of
+	roundAt  time.Duration   // when a woken round is due; zero: none
+	acting   time.Duration   // since when the plan of this round is carried out; zero: it is not yet
+	believed map[string]bool // by container: whether it was ready by the view then
+	seen     int64           // the highest revision of the store's that it knows of
 }
 
 func (w *World) newReplica(n int) *replica {
@@ -239,9 +241,20 @@ func (r *replica) round(life int) {
 	if r.rounding {
 		return
 	}
-	r.rounding = true
+	r.rounding, r.acting = true, 0
 	r.stepper.Woken() // taken
 	r.spawn(life, func() { r.stepper.Round(r.ctx) }, func() { r.rounding = false; r.relistIfAsked(life) })
+}
+
+// acts notes that the replica begins to carry out what it has planned in this round.
+func (r *replica) acts() {
+	if r.acting != 0 {
+		return
+	}
+	r.acting, r.believed = r.w.now, map[string]bool{}
+	for _, c := range r.mirror.Containers() {
+		r.believed[c.ID] = c.Phase == state.ContainerReady
+	}
 }
 
 // kept notes that a fault keeps the replica from reading the store as a whole until then, if the

@@ -115,7 +115,27 @@ func SelfTest() []string {
 			by := state.Authority{Epoch: epoch}
 			c, _ = w.store.Drain(background, by, "c", "b")
 			w.check.container(r, c)
-			w.check.drained(c, by, w.now)
+			w.check.drained(c, by, w.now, nil)
+		}},
+		{"I12", "a container is drained by a view in which one is ready that has closed itself long ago", func(w *World) {
+			w.policy.Pool.Min, w.policy.Pool.Dedicated = 1, false
+			r := w.replicas[0]
+			for _, id := range []string{"c", "d"} {
+				c, _ := w.store.Register(background, state.Registration{ID: id, BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
+				owner := state.Authority{Container: id, OwnerSeq: c.OwnerSeq}
+				c, _ = w.store.Report(background, owner, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
+				w.check.container(r, c)
+				if w.now += time.Second; id == "c" {
+					c, _ = w.store.Drain(background, owner, id, "b")
+					w.check.container(r, c)
+				}
+			}
+			w.now += 20 * time.Second
+			epoch, _, _ := w.store.AcquireLease(background, r.id, 0)
+			by := state.Authority{Epoch: epoch}
+			d, _ := w.store.Drain(background, by, "d", "b")
+			w.check.container(r, d)
+			w.check.drained(d, by, w.now, map[string]bool{"c": true, "d": true})
 		}},
 		{"I2", "a session is ended as one that nobody holds, and is held", func(w *World) {
 			t := w.busyTask()

@@ -17,6 +17,9 @@ type storeView struct {
 // asked is a call with a result, shown to the checker if it went well.
 func asked[T any](ctx context.Context, v *storeView, at Step, by state.Authority, do func() (T, error), seen func(T)) (T, error) {
 	var got T
+	if by.Epoch != 0 {
+		v.r.acts()
+	}
 	err := v.r.call(ctx, at, func() error {
 		var err error
 		if got, err = do(); err == nil {
@@ -113,6 +116,7 @@ func (v *storeView) NotePool(ctx context.Context, by state.Authority, u state.Po
 }
 
 func (v *storeView) CreateDocument(ctx context.Context, id string, text []byte, ttl time.Duration) error {
+	v.r.acts()
 	return v.r.call(ctx, stepRestore, func() error {
 		err := v.Memory.CreateDocument(ctx, id, text, ttl)
 		if err == nil {
@@ -123,6 +127,7 @@ func (v *storeView) CreateDocument(ctx context.Context, id string, text []byte, 
 }
 
 func (v *storeView) EditDocument(ctx context.Context, id string, ttl time.Duration, edit func([]byte) ([]byte, error)) error {
+	v.r.acts()
 	return v.r.call(ctx, stepProject, func() error { return v.Memory.EditDocument(ctx, id, ttl, edit) })
 }
 
@@ -204,10 +209,9 @@ func (v *storeView) Claim(ctx context.Context, t state.Takeover) (*state.Contain
 }
 
 func (v *storeView) Drain(ctx context.Context, by state.Authority, id, bootID string) (*state.Container, error) {
-	sent := v.r.w.now
 	return asked(ctx, v, stepDrain, by, func() (*state.Container, error) { return v.Memory.Drain(ctx, by, id, bootID) }, func(c *state.Container) {
 		v.container(c)
-		v.r.w.check.drained(c, by, sent)
+		v.r.w.check.drained(c, by, v.r.acting, v.r.believed)
 	})
 }
 
