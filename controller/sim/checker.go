@@ -298,7 +298,7 @@ func (k *checker) stopped(t *task) {
 	c, err := k.w.store.Container(background, t.ContainerID)
 	if err == nil && c.Phase != state.Stopping && c.Phase != state.Gone {
 		// The call may be on its way when the store loses the mark that it rests on.
-		if _, marked := k.stops[c.ID]; marked && k.losses.lately(settling) {
+		if _, marked := k.stops[c.ID]; marked && k.losses.lately(underWay) {
 			return
 		}
 		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)

@@ -11,6 +11,9 @@ import (
 // noticed that: its next relist, and the time that the giving back takes.
 const settling = 10 * time.Second
 
+// underWay is how long a call may have been on its way: a slow one takes as long at most.
+const underWay = 20*time.Second + time.Second
+
 // losses are the times at which the store lost data, and what nobody could know after them.
 type losses struct {
 	w     *World
