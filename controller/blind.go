@@ -17,11 +17,12 @@ import (
 const blindFor = 2 * state.LeaseTTL
 
 // sight tells how old this replica's view of the store as a whole is, and how old it may be: blindFor,
-// and what a reading takes, since on a store that is slow for everybody nobody does better. A single
-// one that took far longer, because the process stood still, say, is no leave to be blind for as long.
+// and what two readings take (a view is as of the beginning of one, and is replaced at the end of the next),
+// since on a store that is slow for everybody nobody does better. A single one that took far longer,
+// because the process stood still, say, is no leave to be blind for as long.
 func (c *Controller) sight() (age, limit time.Duration) {
 	from, took := c.cfg.Mirror.Listing()
-	return c.now().Sub(from), blindFor + min(took, blindFor)
+	return c.now().Sub(from), blindFor + 2*min(took, blindFor)
 }
 
 // blind tells whether that is older than it may be, or was never read.

@@ -3,6 +3,7 @@ package controller_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -164,5 +165,56 @@ func TestALeaderThatReadsNoMoreGivesTheLeadUp(t *testing.T) {
 		r.until(2*time.Second, "it leads again", blind.Leading)
 		r.store.SetDocument("s1", pending("s1"), time.Hour)
 		r.until(5*time.Second, "and launches for s1", func() bool { return r.fleet.running() == 1 })
+	})
+}
+
+// A store that is slow for everybody is no reason to give the lead up: whoever came next would be as slow,
+// and begin anew.
+func TestTheLeaderOfASlowStoreKeepsTheLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := state.Pool{Max: 1, MaxSessions: 2}
+		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
+		slow := r.watch("r2", pool)
+		pass(time.Second)
+		r.stop()
+		r.until(time.Second, "it leads", slow.Leading)
+		slow.store.slow.Store(int64(11 * time.Second))
+		for i := range 100 {
+			id := fmt.Sprintf("s%d", i)
+			r.store.SetDocument(id, pending(id), time.Hour) // so that there is something to read
+			pass(3 * time.Second)
+			if !slow.Leading() {
+				t.Fatalf("it has given the lead up after %d s", 3*i+3)
+			}
+		}
+	})
+}
+
+// Nor is giving it back what it has lost, which takes longer than anything else: nobody else would be done sooner.
+func TestWhoGivesTheStoreBackWhatItHasLostKeepsTheLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := state.Pool{Max: 1, MaxSessions: 2}
+		r := newRig(t, pool, nil)
+		r.until(5*time.Second, "the first leads", r.c.Leading)
+		slow := r.watch("r2", pool)
+		pass(time.Second)
+		r.stop()
+		r.until(time.Second, "it leads", slow.Leading)
+		r.store.SetDocument("s1", pending("s1"), time.Hour)
+		pass(5 * time.Second)
+		slow.store.slow.Store(int64(time.Minute))
+		r.store.Wipe()
+		pass(10 * time.Second) // to notice it, and to win the lease anew
+		for i := range 50 {
+			if pass(time.Second); !slow.Leading() {
+				t.Fatalf("it has given the lead up %d s after the loss", i+11)
+			}
+		}
+		slow.store.slow.Store(0)
+		pass(time.Minute)
+		if n := slow.log.times("lead given up"); n != 0 || !slow.Leading() {
+			t.Errorf("it has given the lead up %d times", n)
+		}
 	})
 }

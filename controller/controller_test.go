@@ -449,7 +449,13 @@ func TestASecondReplicaTakesOverWithoutStartingAnythingTwice(t *testing.T) {
 // unheard is a store of which a replica, while it is cut off, reads no record.
 type unheard struct {
 	*state.Memory
-	cut atomic.Bool
+	cut  atomic.Bool
+	slow atomic.Int64 // what reading sessions' records takes and giving them back, as a duration
+}
+
+func (u *unheard) Restore(ctx context.Context, seen int64, r state.Records) error {
+	pass(time.Duration(u.slow.Load()))
+	return u.Memory.Restore(ctx, seen, r)
 }
 
 func (u *unheard) Index(ctx context.Context) (state.Index, error) {
@@ -463,6 +469,7 @@ func (u *unheard) SessionsOf(ctx context.Context, ids []string) ([]*state.Sessio
 	if u.cut.Load() {
 		return nil, state.ErrUnavailable
 	}
+	pass(time.Duration(u.slow.Load()))
 	return u.Memory.SessionsOf(ctx, ids)
 }
 

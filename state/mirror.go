@@ -55,6 +55,9 @@ type Mirror struct {
 	listedFrom  time.Time     // when that reading began; monotonic
 	listedIn    time.Duration // how long it took, with all that it read
 	knew        int64         // the store's clock when it was last so, and whole
+	reading     time.Time     // when the reading under way began; zero: none is
+	givingBack  bool          // what the store has lost, right now
+	gaveBack    time.Time     // when that was last done; monotonic
 	lostAt      time.Time     // when an old memory first found a loss, for which it waits; monotonic
 	gap         Gap
 	synced      bool
@@ -316,6 +319,8 @@ func (m *Mirror) setClock(read, before, after time.Time) {
 func (m *Mirror) readAll(ctx context.Context) error {
 	seen := m.highest()
 	before := m.now()
+	m.setReading(before)
+	defer m.setReading(time.Time{})
 	index, err := m.src.Index(ctx)
 	if err != nil {
 		return err
@@ -400,6 +405,12 @@ func (m *Mirror) readAll(ctx context.Context) error {
 	}
 	m.publish(hints)
 	return nil
+}
+
+func (m *Mirror) setReading(began time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reading = began
 }
 
 // stir wakes whoever awaits the session. Callers hold mu.
@@ -607,11 +618,24 @@ func (m *Mirror) ListedSince(t time.Time) bool {
 }
 
 // Listing tells when the last reading of the store as a whole began, on this process's monotonic
-// clock, and how long it took; the zero time: there was none.
+// clock, and how long it took, or the one under way has taken if that is longer (each call of it is
+// bounded: it would have failed if the store did not answer); the zero time: there was none. Whoever gives a store back what it has
+// lost, which can take longer than a reading, reaches it meanwhile: then that counts.
 func (m *Mirror) Listing() (from time.Time, took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.listedFrom, m.listedIn
+	from = m.listedFrom
+	if m.gaveBack.After(from) {
+		from = m.gaveBack
+	}
+	if m.givingBack {
+		from = m.now()
+	}
+	took = m.listedIn
+	if !m.reading.IsZero() {
+		took = max(took, m.now().Sub(m.reading))
+	}
+	return from, took
 }
 
 // Synced tells whether the store was ever read as a whole.

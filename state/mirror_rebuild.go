@@ -248,11 +248,18 @@ func (m *Mirror) restore(ctx context.Context, lost string, seen int64) error {
 		m.log.Error("store lost data: it is given back what is remembered, and nothing is bound or stopped until it is whole",
 			"because", lost)
 	}
-	m.trouble = lost
+	m.trouble, m.givingBack = lost, true
 	r := Records{Sessions: m.sessions.list(), Containers: m.containers.list(), Launches: m.launches.list(), Knew: m.knew}
 	m.mu.Unlock()
 	began := m.now()
-	if err := m.src.Restore(ctx, seen, r); err != nil {
+	err := m.src.Restore(ctx, seen, r)
+	m.mu.Lock()
+	m.givingBack = false
+	if err == nil {
+		m.gaveBack = m.now()
+	}
+	m.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	m.log.Info("store given back what was remembered", "sessions", len(r.Sessions), "containers", len(r.Containers),
