@@ -105,9 +105,10 @@ func (u LaunchUpdate) Apply(l *Launch) (*Launch, bool, error) {
 	return &next, true, nil
 }
 
-// GivesUp tells whether the update is the one that gives l up.
+// GivesUp tells whether the update is the one that gives l up. One that was refused keeps its cause: who
+// gives it up with another had not heard of that.
 func (u LaunchUpdate) GivesUp(l *Launch) bool {
-	return u.Outcome == Expired && (l.Open() || l.Outcome == Refused)
+	return u.Outcome == Expired && (l.Open() || l.Outcome == Refused && u.Cause == "")
 }
 
 // ForgetLaunch removes a launch.

@@ -174,8 +174,22 @@ func testRegistrationOfALaunchThatWasGivenUp(t *testing.T, w *world) {
 	w.ok(err)
 	_, err = w.store.UpdateLaunch(w.ctx, w.lead(), "refused", state.LaunchUpdate{Outcome: state.Refused, Cause: state.NoCapacity})
 	w.ok(err)
+	after := func(id string) error {
+		_, err := w.store.UpdateLaunch(w.ctx, w.lead(), id, state.LaunchUpdate{Outcome: state.Expired, Message: "its task came up after all"})
+		return err
+	}
 	w.ok(register("refused", boot))
-	w.is(giveUp("refused"), state.ErrConflict)
+	w.is(after("refused"), state.ErrConflict)
+	// Whoever has not heard that it was refused does not take its cause from it.
+	_, err = w.store.CreateLaunch(w.ctx, w.lead(), state.Launch{ID: "drought", Input: []byte(`{}`)})
+	w.ok(err)
+	_, err = w.store.UpdateLaunch(w.ctx, w.lead(), "drought", state.LaunchUpdate{Outcome: state.Refused, Cause: state.NoCapacity})
+	w.ok(err)
+	w.is(giveUp("drought"), state.ErrConflict)
+	w.ok(after("drought"))
+	if l, err := w.store.Launch(w.ctx, "drought"); err != nil || l.Outcome != state.Expired || l.Cause != state.NoCapacity {
+		t.Fatalf("a launch that was refused and given up after all is %+v, %v", l, err)
+	}
 	// Who was here before that is here, and its launch has succeeded.
 	w.ok(register("early", boot))
 	w.is(giveUp("early"), state.ErrConflict)
