@@ -37,6 +37,9 @@ func versionText() string {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == serveName {
+		relax() // before anybody listens to signals: one that came meanwhile would be lost
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := newRoot().ExecuteContext(ctx)
 	stop()

@@ -23,16 +23,18 @@ import (
 	"github.com/wallcrawler/wallcrawler/state/redisstore"
 )
 
+// serveName is the command's.
+const serveName = "serve"
+
 func newServe() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "serve",
+		Use:   serveName,
 		Short: "Run one replica of the service against Redis and ECS",
 		Long: `Run one replica of the service: the API, the proxy and the controller. It is configured by
 the environment or a file; "wallcrawler config" lists every setting and where its value came from.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			relax()
 			c, err := loadConfig(serveSettings(), configFile(file), os.Environ())
 			if err != nil {
 				return err

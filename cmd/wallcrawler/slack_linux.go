@@ -8,9 +8,9 @@ import (
 
 const (
 	// timerSlack is how much later than asked the kernel may wake a thread, in ns. Go's runtime has a
-	// thread that looks at the others every 20 µs as long as they make system calls, and takes a core
-	// from them each time: on a busy core that is a tenth of what it does (docs/performance.md). The other timers of this
-	// process, of 2 ms and more, can be late by as much.
+	// thread that looks at the others every 20 µs as long as they make system calls. Where there is one
+	// core it takes that from them each time, a tenth of what it does (docs/performance.md). Other timers
+	// can be late by as much.
 	timerSlack = 1_000_000
 
 	prSetTimerSlack = 29
@@ -20,16 +20,17 @@ const (
 	slackVariable = "WALLCRAWLER_RELAXED"
 )
 
-// relax lets the kernel put off this process's timers a little. Threads inherit that from the one
-// that makes them, and the one which it is for is there before the program: so it is made anew. It
-// stays the same process. If that cannot be done, nothing has changed but the costs.
+// relax lets the kernel put off this process's timers a little, if it has one core: where it has more, Go
+// waits for some µs before one core takes work from another, which must not become a ms. Threads inherit
+// the slack from the one that makes them, and the one which it is for is there before the program: so
+// that is made anew, in the same process. If that cannot be done, nothing has changed but the costs.
 func relax() {
 	if os.Getenv(slackVariable) != "" {
 		_ = os.Unsetenv(slackVariable)
 		return
 	}
 	self, err := os.Executable()
-	if err != nil {
+	if runtime.GOMAXPROCS(0) > 1 || err != nil {
 		return
 	}
 	runtime.LockOSThread() // the one that the program's image is replaced from
