@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/state"
@@ -26,6 +27,7 @@ type checker struct {
 	readyAt   map[string]readiness
 	ended     map[string]time.Duration // sessions that are over, since when
 	stops     map[string]time.Duration // containers past the point of no return, since when
+	reigns    []reign                  // in the order of their epochs
 	blindTo   time.Duration
 	leaseLost time.Duration
 	freeSince time.Duration            // since when a session waits beside a free slot; zero: none does
@@ -43,6 +45,12 @@ type checker struct {
 type readiness struct {
 	on string
 	at time.Duration
+}
+
+// reign is an epoch that was higher than all before.
+type reign struct {
+	epoch int64
+	at    time.Duration
 }
 
 // sight is what a leader has seen of a document.
@@ -99,6 +107,7 @@ func (k *checker) granted(r *replica, epoch int64) {
 		k.losses.epoch = 0
 		k.w.note("%s leads", r.id)
 		k.w.tally.Reigns++
+		k.reigns = append(k.reigns, reign{epoch, k.w.now})
 	}
 	k.w.epoch = epoch
 }
@@ -394,10 +403,7 @@ func (k *checker) refused(refusals []refusal) {
 			l, known := m.Launch(r.launch)
 			return known && l.Cause == state.NoCapacity
 		})
-		// A leader may end before it has written down what ECS has said.
-		l, err := k.w.store.Launch(background, r.launch)
-		unwritten := r.epoch != k.w.epoch && (err != nil || l.Cause != state.NoCapacity)
-		if k.w.now-r.at < time.Minute && !forgotten && !unwritten {
+		if k.w.now-r.at < time.Minute && !forgotten && !k.unwritten(r) {
 			recent++
 		}
 	}
@@ -407,6 +413,19 @@ func (k *checker) refused(refusals []refusal) {
 	if recent > k.w.policy.Pool.Max+2 {
 		k.violate("I11", "%d launches were refused within a minute", recent)
 	}
+}
+
+// unwritten tells whether a leader ended before it had written down what ECS had said of a launch:
+// the record is there and says nothing of it, and the next reign began within the time that a call
+// may take. A record that is not there was lost, which excuses nobody who remembers it.
+func (k *checker) unwritten(r refusal) bool {
+	const callTimeout = 30 * time.Second // controller's
+	l, err := k.w.store.Launch(background, r.launch)
+	if err != nil || l.Cause == state.NoCapacity {
+		return false
+	}
+	next := slices.IndexFunc(k.reigns, func(x reign) bool { return x.epoch > r.epoch })
+	return next >= 0 && k.reigns[next].at-r.at <= callTimeout
 }
 
 // takenOver sees what a leader is told of the one before.

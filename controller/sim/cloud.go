@@ -29,8 +29,8 @@ type cloud struct {
 // refusal is a launch that found no room.
 type refusal struct {
 	launch string
-	at     time.Duration
-	epoch  int64 // the highest that was granted then
+	at     time.Duration // the first time
+	epoch  int64         // the highest that was granted the last time
 }
 
 // badStart is a task that will not come up as it should.
@@ -120,7 +120,9 @@ func (e *cloud) run(r *replica, l *state.Launch) (state.Task, error) {
 		return e.shown(t), nil
 	}
 	if w.now < e.droughtUntil {
-		if !slices.ContainsFunc(e.refusals, func(r refusal) bool { return r.launch == l.ID }) {
+		if n := slices.IndexFunc(e.refusals, func(r refusal) bool { return r.launch == l.ID }); n >= 0 {
+			e.refusals[n].epoch = w.epoch
+		} else {
 			e.refusals = append(e.refusals[max(0, len(e.refusals)-50):], refusal{l.ID, w.now, w.epoch})
 		}
 		w.check.refused(e.refusals)

@@ -161,14 +161,11 @@ func SelfTest() []string {
 			}
 		}},
 		{"I11", "launches are refused again and again, after a loss that somebody has not forgotten them in", func(w *World) {
-			w.check.losses.strike(0, 0, w.store.Wipe)
-			w.now += 30 * time.Second
-			var all []refusal
-			for n := range w.policy.Pool.Max + 3 {
-				id := fmt.Sprintf("l%d", n)
-				w.replicas[0].mirror.ApplyLaunch(&state.Launch{ID: id, Outcome: state.Refused, Cause: state.NoCapacity, Rev: int64(n + 1)})
-				all = append(all, refusal{launch: id, epoch: w.epoch})
-			}
+			w.check.refused(w.remembered())
+		}},
+		{"I11", "the same, and somebody leads since the loss", func(w *World) {
+			all := w.remembered()
+			w.check.granted(w.replicas[0], w.epoch+1)
 			w.check.refused(all)
 		}},
 		{"C7", "nothing comes of a wish", func(w *World) {
@@ -199,4 +196,16 @@ func (w *World) busyTask() *task {
 	t.process, w.procs["c"] = p, p
 	w.people.wishes["s"] = &wish{id: "s"}
 	return t
+}
+
+// remembered are too many refusals, which the store has lost and a replica remembers.
+func (w *World) remembered() (all []refusal) {
+	w.check.losses.strike(0, 0, w.store.Wipe)
+	w.now += 25 * time.Second
+	for n := range w.policy.Pool.Max + 3 {
+		id := fmt.Sprintf("l%d", n)
+		w.replicas[0].mirror.ApplyLaunch(&state.Launch{ID: id, Outcome: state.Refused, Cause: state.NoCapacity, Rev: int64(n + 1)})
+		all = append(all, refusal{launch: id, epoch: w.epoch})
+	}
+	return all
 }
