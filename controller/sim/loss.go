@@ -43,6 +43,14 @@ func (l *losses) lost(written time.Duration) bool {
 	return slices.ContainsFunc(l.all, func(x loss) bool { return x.since <= written && written <= x.at })
 }
 
+// overtook tells whether what was written at that time was lost while a call that rests on it, and
+// was decided upon at another time, may have been on its way.
+func (l *losses) overtook(written, decided time.Duration) bool {
+	return slices.ContainsFunc(l.all, func(x loss) bool {
+		return x.since <= written && written <= x.at && decided <= x.at && l.w.now-x.at < underWay
+	})
+}
+
 // excuse tells whether nobody can be blamed for not knowing what was written at that time: it
 // was lost, and whoever is there and reaches the store remembers it no more, or has not had the
 // time to say so (see replica.hadTime).

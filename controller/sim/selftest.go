@@ -20,6 +20,23 @@ func SelfTest() []string {
 			t := w.busyTask()
 			w.check.stopping(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Stopping})
 		}},
+		{"I1", "the task of a container that was given up is stopped beside a session that had ended long before the store lost data", func(w *World) {
+			c := w.boundTo("c", "s")
+			c.Phase, c.HungAt = state.Stopping, w.clock()
+			w.check.ended["s"], w.check.stops["c"] = w.now, w.now
+			w.now += time.Minute
+			w.check.losses.strike(w.now-time.Second, 0, func() {})
+			w.check.settledBeforeStop(c)
+		}},
+		{"I1", "the task of a container is stopped that was given up since the store has lost the end of its session", func(w *World) {
+			c := w.boundTo("c", "s")
+			c.Phase, c.HungAt = state.Stopping, w.clock()
+			w.check.ended["s"] = w.now
+			w.check.losses.strike(w.now, 0, func() {})
+			w.now += time.Second
+			w.check.stops["c"] = w.now
+			w.check.settledBeforeStop(c)
+		}},
 		{"I6", "a launch is called again with another input", func(w *World) {
 			w.check.repeated(&task{input: "{}"}, &state.Launch{ID: "l", Input: []byte("{ }")})
 		}},
@@ -96,14 +113,8 @@ func SelfTest() []string {
 			w.check.ending(&state.Session{ID: "s", Phase: state.Bound, Attempts: 1}, &state.Session{ID: "s", Reason: state.Failed}, state.Authority{Epoch: 1})
 		}},
 		{"I14", "a session is bound to a silent container", func(w *World) {
-			r := w.replicas[0]
-			c, _ := w.store.Register(background, state.Registration{ID: "c", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
-			_, _ = w.store.Report(background, state.Authority{Container: "c", OwnerSeq: c.OwnerSeq}, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
-			epoch, _, _ := w.store.AcquireLease(background, r.id, 0)
-			by := state.Authority{Epoch: epoch}
-			_, _ = w.store.Admit(background, by, state.Admission{ID: "s", Remaining: time.Hour})
-			w.now += 3 * time.Minute
-			s, _ := w.store.Bind(background, by, state.Binding{Session: "s", Container: "c", BootID: "b"})
+			w.boundAfter(3*time.Minute, "c", "s")
+			s, _ := w.store.Session(background, "s")
 			w.check.bound(w.replicas[0], s)
 		}},
 		{"I12", "a container is drained that keeps up the minimum", func(w *World) {
@@ -208,4 +219,23 @@ func (w *World) remembered() (all []refusal) {
 		all = append(all, refusal{launch: id, epoch: w.epoch})
 	}
 	return all
+}
+
+// boundTo has a session bound to a container, and gives that.
+func (w *World) boundTo(container, session string) *state.Container {
+	return w.boundAfter(0, container, session)
+}
+
+// boundAfter has a session bound to a container that is silent for so long, and gives that.
+func (w *World) boundAfter(silence time.Duration, container, session string) *state.Container {
+	r := w.replicas[0]
+	c, _ := w.store.Register(background, state.Registration{ID: container, BootID: "b", Protocol: 2, MaxSessions: 1, Owner: r.id})
+	_, _ = w.store.Report(background, state.Authority{Container: container, OwnerSeq: c.OwnerSeq}, state.Report{BootID: "b", Addr: "10.0.0.1:1"})
+	epoch, _, _ := w.store.AcquireLease(background, r.id, 0)
+	by := state.Authority{Epoch: epoch}
+	_, _ = w.store.Admit(background, by, state.Admission{ID: session, Remaining: time.Hour})
+	w.now += silence
+	_, _ = w.store.Bind(background, by, state.Binding{Session: session, Container: container, BootID: "b"})
+	c, _ = w.store.Container(background, container)
+	return c
 }

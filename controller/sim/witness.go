@@ -133,7 +133,9 @@ func (k *checker) givenUp(c *state.Container) {
 // may be on its way when the store loses an end.
 func (k *checker) settledBeforeStop(c *state.Container) {
 	for _, s := range k.sessions() {
-		if c.GivenUp() && s.BoundTo(c.ID, c.BootID) && !(k.over(s.ID) && k.losses.lately(settling)) {
+		ended, over := k.ended[s.ID]
+		stops, decided := k.stops[c.ID]
+		if c.GivenUp() && s.BoundTo(c.ID, c.BootID) && !(over && decided && k.losses.overtook(ended, stops)) {
 			k.violate("I1", "the task of container %s is stopped while session %s is %s there", c.ID, s.ID, s.Phase)
 		}
 	}
