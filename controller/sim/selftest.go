@@ -44,6 +44,12 @@ func SelfTest() []string {
 			t := w.busyTask()
 			w.check.gone(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Gone})
 		}},
+		{"I8", "a container is given up that has hung again and again, and reported in between", func(w *World) {
+			t := w.busyTask()
+			t.process.hungUntil = 2 * time.Minute
+			w.now = time.Minute
+			w.check.givenUp(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Stopping, SeenAt: w.clock().Add(-30 * time.Second)})
+		}},
 		{"I3", "one session more than slots", func(w *World) {
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Slots: []string{"a", "b"}})
 		}},

@@ -108,9 +108,10 @@ func (k *checker) givenUp(c *state.Container) {
 	k.w.tally.mark("a hung container was given up")
 	p := k.w.procs[c.ID]
 	if p != nil && p.alive && p.task.runs && p.boot == c.BootID {
-		until := min(p.hungUntil, k.w.now)
-		if until-p.hungSince < hungLeast || k.w.now-until > wokeMost {
-			k.violate("I8", "container %s is given up, and has hung for %s until %s ago", c.ID, until-p.hungSince, k.w.now-until)
+		// It may have reported between two times that it hung, which count as one.
+		since, until := max(p.hungSince, c.SeenAt.Sub(epochZero)), min(p.hungUntil, k.w.now)
+		if until-since < hungLeast || k.w.now-until > wokeMost {
+			k.violate("I8", "container %s is given up, and has hung for %s until %s ago", c.ID, until-since, k.w.now-until)
 		}
 	}
 	fleet, lately := 0, 0
