@@ -527,6 +527,16 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	k.w.tally.mark("a session ended: " + string(after.Reason))
 }
 
+// endedItself sees that a container ends a session because its time is up, by what it was told last. It
+// was to be told more unless the store has lost data meanwhile, or somebody wants the session over.
+func (k *checker) endedItself(p *process, b *browser) {
+	x := k.w.people.wishes[b.session]
+	if x == nil || x.overAt != 0 || x.unheard || x.ended || k.w.now >= x.deadline || k.losses.lately(k.w.now-x.at) {
+		return
+	}
+	k.violate("C6", "container %s ends session %s %s before its deadline, which it was told was %s ago", p.id, b.session, x.deadline-k.w.now, k.w.now-b.until)
+}
+
 // scan is what must hold for long, whatever the weather.
 func (k *checker) scan() {
 	w := k.w

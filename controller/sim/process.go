@@ -206,6 +206,7 @@ func (p *process) endInTime(b *browser) {
 			p.endInTime(b)
 		default:
 			p.drop(b.session)
+			p.w.check.endedItself(p, b)
 			p.w.people.lost(b.session)
 			p.notify(func(l *link) { l.vanished(b.session, b.bindRev) })
 		}

@@ -115,6 +115,13 @@ func SelfTest() []string {
 			before := &state.Session{ID: "s", Phase: state.Ready, Deadline: w.clock().Add(time.Minute)}
 			w.check.ending(before, &state.Session{ID: "s", Reason: state.DeadlinePassed}, state.Authority{Epoch: 1})
 		}},
+		{"C6", "a container ends a session that nobody has told it lives on", func(w *World) {
+			p := w.busyTask().process
+			w.people.wishes["s"].deadline = time.Hour
+			p.held["s"].until = time.Minute
+			p.endInTime(p.held["s"])
+			w.run(w.now + 3*time.Minute)
+		}},
 		{"I16", "a session is given up after one attempt", func(w *World) {
 			w.check.ending(&state.Session{ID: "s", Phase: state.Bound, Attempts: 1}, &state.Session{ID: "s", Reason: state.Failed}, state.Authority{Epoch: 1})
 		}},
