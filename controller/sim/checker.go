@@ -599,12 +599,8 @@ func (k *checker) settled() {
 		k.violate("C7", "nobody leads")
 	}
 	known := map[string]*state.Container{}
-	staying := 0
 	for _, c := range k.containers() {
 		known[c.ID] = c
-		if c.Phase == state.ContainerReady {
-			staying++
-		}
 		if c.Phase == state.Gone {
 			continue
 		}
@@ -617,9 +613,7 @@ func (k *checker) settled() {
 			k.violate("C7", "a slot of container %s is taken by session %s, which is not there", c.ID, id)
 		}
 	}
-	if staying < w.policy.Pool.Min && !w.policy.Pool.Dedicated && !k.stormWentOn() {
-		k.violate("C7", "%d containers are ready, the minimum is %d", staying, w.policy.Pool.Min)
-	}
+	k.minimum()
 	for _, arn := range sortedKeys(w.ecs.tasks) {
 		t := w.ecs.tasks[arn]
 		if !t.runs || w.clock().Sub(t.CreatedAt) < 7*time.Minute {

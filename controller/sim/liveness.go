@@ -81,19 +81,76 @@ const (
 	longestStart = 200 * time.Second
 )
 
-// stormWentOn tells whether a launch from the storm was given up so late in the calm that the next,
-// which waits for that, need not have come to anything yet. A start is waited for for five minutes.
-func (k *checker) stormWentOn() bool {
-	index, err := k.w.store.Index(background)
-	if err != nil {
-		return false
+// minimum asks whether as many containers are ready as are to be at least. A launch from the storm may
+// have been given up so late in the calm that the next, which waits for that, need not have come to
+// anything yet (a start is waited for for five minutes). Then as many are to be under way, or the
+// next is not to be begun yet.
+func (k *checker) minimum() {
+	least := k.w.policy.Pool.Min
+	ready, coming := 0, 0
+	containers := map[string]*state.Container{}
+	for _, c := range k.containers() {
+		containers[c.ID] = c
+		switch c.Phase {
+		case state.ContainerReady:
+			ready++
+		case state.PendingVerification:
+			coming++
+		case state.Draining, state.Stopping, state.Gone:
+		}
 	}
-	all, err := k.w.store.LaunchesOf(background, sortedKeys(index.Launches))
+	if ready >= least || k.w.policy.Pool.Dedicated {
+		return
+	}
+	open, _ := k.launches(containers)
+	coming += open
+	if index, err := k.w.store.Index(background); err == nil {
+		all, err := k.w.store.LaunchesOf(background, sortedKeys(index.Launches))
+		if err == nil && k.stormWentOn(all) && (ready+coming >= least || k.paused(all, coming)) {
+			return
+		}
+	}
+	k.violate("C7", "%d containers are ready and %d are coming, the minimum is %d", ready, coming, least)
+}
+
+// stormWentOn tells whether a launch from the storm was given up that late.
+func (k *checker) stormWentOn(all []*state.Launch) bool {
 	now := k.w.clock()
-	return err == nil && slices.ContainsFunc(all, func(l *state.Launch) bool {
+	return slices.ContainsFunc(all, func(l *state.Launch) bool {
 		return !l.Open() && l.Outcome != state.Registered && l.CreatedAt.Before(now.Add(-k.calmSince())) &&
 			now.Sub(l.SettledAt) < longestPause+longestStart
 	})
+}
+
+// paused tells whether the next launch waits rightly for those that have gone wrong in a row: after
+// the third the circuit is open, and one is tried at a time, with ever longer pauses between them.
+func (k *checker) paused(all []*state.Launch, coming int) bool {
+	const round = 10 * time.Second // until a leader has seen that a pause is over, and acts
+	var good, last time.Time
+	for _, l := range all {
+		if l.Outcome == state.Registered && l.CreatedAt.After(good) {
+			good = l.CreatedAt
+		}
+	}
+	failures := 0
+	for _, l := range all {
+		if l.SettledAt.After(last) {
+			last = l.SettledAt
+		}
+		if !l.Open() && l.Outcome != state.Registered && l.Cause != state.NoCapacity && l.Cause != state.Unanswered && l.CreatedAt.After(good) {
+			failures++
+		}
+	}
+	pause := time.Duration(0)
+	switch {
+	case failures >= 3 && coming > 0:
+		return true
+	case failures >= 3:
+		pause = min(30*time.Second<<min(failures-3, 10), longestPause)
+	case failures > 0:
+		pause = time.Second << (failures - 1)
+	}
+	return k.w.clock().Sub(last) < pause+round
 }
 
 // launches looks at the launches of which no container came yet: it asks whether one is waited for

@@ -198,6 +198,17 @@ func SelfTest() []string {
 			w.now += 30 * time.Second
 			w.check.fulfilled(x)
 		}},
+		{"C7", "nothing is started for the minimum, long after a launch from the storm was given up", func(w *World) {
+			w.policy.Pool.Min, w.policy.Pool.Dedicated = 1, false
+			epoch, _, _ := w.store.AcquireLease(background, "r", 0)
+			by := state.Authority{Epoch: epoch}
+			_, _ = w.store.CreateLaunch(background, by, state.Launch{ID: "l", Input: []byte("{}")})
+			w.storm.until, w.storm.period = []time.Duration{time.Second, time.Hour}, 1
+			w.now = time.Minute
+			_, _ = w.store.UpdateLaunch(background, by, "l", state.LaunchUpdate{Outcome: state.Expired, Cause: state.Late, SettledAt: w.clock()})
+			w.now += time.Minute
+			w.check.minimum()
+		}},
 		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
 	} {
 		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})
