@@ -108,7 +108,7 @@ func soak(ctx context.Context, g *stage.Stage, sessions int, length time.Duratio
 	c.leave(ctx)
 
 	v := &verdicts{out: out}
-	fmt.Fprintf(out, "\n%-12s %14s %14s %16s %14s\n", "what", "at a third", "at the end", "slope per hour", "growth")
+	fmt.Fprintf(out, "\n%-12s %14s %14s %16s %27s %8s\n", "what", "at a third", "at the end", "slope per hour", "growth", "trend")
 	for _, q := range quantities() {
 		v.judgeSlope(q, samples, length)
 	}

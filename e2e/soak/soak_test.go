@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -58,15 +59,39 @@ func TestALineIsFittedToWhatGrowsAndNotToSpikes(t *testing.T) {
 	}
 }
 
+func TestATrendIsToldFromChance(t *testing.T) {
+	t.Parallel()
+	var rising, scattered []float64
+	chance := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		v := chance.Float64()
+		scattered, rising = append(scattered, v), append(rising, v+float64(len(rising))/20)
+	}
+	if z := trend(scattered); math.Abs(z) > 2 {
+		t.Errorf("chance alone is a trend of %v", z)
+	}
+	if z := trend(rising); z < sure {
+		t.Errorf("what rises by three times its scatter is a trend of %v", z)
+	}
+}
+
 func TestWhatGrowsFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		perSample int
+		scatter   int
 		failed    int
-	}{"nothing grows": {0, 0}, "a goroutine for every sample or so": {3, 1}, "it shrinks": {-3, 0}} {
+	}{
+		"nothing grows":                      {0, 0, 0},
+		"a goroutine for every sample or so": {3, 0, 1},
+		"it shrinks":                         {-3, 0, 0},
+		"it scatters":                        {0, 4000, 0},
+		"it grows and scatters":              {3, 400, 1},
+	} {
 		var all []sample
+		chance := rand.New(rand.NewPCG(1, 7)) // whose scatter rises by more than is allowed
 		for i := range 150 {
-			all = append(all, sample{time.Duration(i) * 12 * time.Second, stage.Vitals{Resident: 100e6, Files: 20_000, Goroutines: 1000 + c.perSample*i}})
+			all = append(all, sample{time.Duration(i) * 12 * time.Second, stage.Vitals{Resident: 100e6, Files: 20_000, Goroutines: 1000 + c.perSample*i + chance.IntN(c.scatter+1)}})
 		}
 		v := &verdicts{out: io.Discard}
 		for _, q := range quantities() {

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -89,7 +91,8 @@ func (v *verdicts) judge(what string, err error) {
 }
 
 // judgeSlope fits a line to the samples after the first third of the time, and fails if it rises
-// by more than what comes and goes anyway.
+// by more than what comes and goes anyway, and that is no chance: numbers that scatter widely rise by as
+// much now and then, on a machine that has more and less else to do.
 func (v *verdicts) judgeSlope(q quantity, all []sample, length time.Duration) {
 	var x, y []float64
 	for _, s := range all {
@@ -100,8 +103,8 @@ func (v *verdicts) judgeSlope(q quantity, all []sample, length time.Duration) {
 	slope, at := fit(x, y)
 	from, to := at(x[0]), at(x[len(x)-1])
 	allowed := q.part*median(y) + q.besides
-	fmt.Fprintf(v.out, "%-12s %14.1f %14.1f %+16.1f %+9.1f of %.1f allowed\n", q.name, from/q.unit, to/q.unit, slope/q.unit, (to-from)/q.unit, allowed/q.unit)
-	if to-from > allowed {
+	fmt.Fprintf(v.out, "%-12s %14.1f %14.1f %+16.1f %+9.1f of %.1f allowed %+8.1f\n", q.name, from/q.unit, to/q.unit, slope/q.unit, (to-from)/q.unit, allowed/q.unit, trend(y))
+	if to-from > allowed && trend(y) > sure {
 		v.judge(q.name+" do not grow", fmt.Errorf("they grow by %.1f per hour", slope/q.unit))
 		return
 	}
@@ -124,6 +127,22 @@ func fit(x, y []float64) (slope float64, at func(x float64) float64) {
 	}
 	base := median(rest)
 	return slope, func(x float64) float64 { return base + slope*x }
+}
+
+// sure is the trend that chance shows once in 700 times.
+const sure = 3
+
+// trend tells how many standard deviations a series is from one that chance has put in order: how many
+// more of its pairs rise than fall (Mann and Kendall).
+func trend(y []float64) float64 {
+	rising := 0
+	for i := range y {
+		for j := range i {
+			rising += cmp.Compare(y[i], y[j])
+		}
+	}
+	n := float64(len(y))
+	return float64(rising) / math.Sqrt(n*(n-1)*(2*n+5)/18)
 }
 
 // median is the middle one; 0 of none.
