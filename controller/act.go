@@ -195,7 +195,7 @@ func (c *Controller) write(ctx context.Context, epoch int64, a plan.Action) erro
 		mirror.ApplyContainer(r)
 	case plan.GiveUp:
 		var r *state.Container
-		r, err = store.GiveUp(ctx, by, state.GivingUp{Container: a.ID, BootID: a.BootID, SeenAt: a.SeenAt})
+		r, err = store.GiveUp(ctx, by, state.GivingUp{Container: a.ID, BootID: a.BootID, SeenAt: a.SeenAt, JudgedAt: a.Now})
 		mirror.ApplyContainer(r)
 	case plan.MarkGone:
 		var r *state.Container

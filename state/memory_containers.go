@@ -213,6 +213,8 @@ func (m *Memory) GiveUp(ctx context.Context, by Authority, g GivingUp) (*Contain
 			return unchanged, conflict("the container is %s", c.Phase)
 		case c.SeenAt.After(g.SeenAt):
 			return unchanged, conflict("the container was heard %s ago", now.Sub(c.SeenAt))
+		case now.Sub(g.JudgedAt) > JudgedFor:
+			return unchanged, conflict("the container was found to hang %s ago", now.Sub(g.JudgedAt))
 		}
 		c.Phase, c.HungAt, c.Slots = Stopping, now, nil
 		return news, nil

@@ -196,7 +196,8 @@ type Containers interface {
 	BeginStop(ctx context.Context, by Authority, id, bootID string) (*Container, error)
 	// GiveUp is the point of no return of a container that hangs (ready, draining → stopping;
 	// leader), whatever it holds: its slots are freed, its sessions are for the leader to end.
-	// ErrConflict if it has been heard since g.SeenAt. Repeated, it changes nothing.
+	// ErrConflict if it has been heard since g.SeenAt, or was judged too long ago: it may have woken up where
+	// nobody could write that. Repeated, it changes nothing.
 	GiveUp(ctx context.Context, by Authority, g GivingUp) (*Container, error)
 	// MarkGone records that the container is no more (any → gone; leader). Its slots are freed;
 	// its sessions are for the leader to end.
@@ -208,7 +209,12 @@ type GivingUp struct {
 	Container string
 	BootID    string
 	SeenAt    time.Time
+	JudgedAt  time.Time // by the store's clock, when it was found to hang; good for JudgedFor
 }
+
+// JudgedFor is for how long it stands that a container hangs: nobody who stood still right before giving
+// it up, and then goes on, gives up one that has answered others meanwhile.
+const JudgedFor = 10 * time.Second
 
 // Registration is one registration, after its token was found good.
 type Registration struct {

@@ -156,6 +156,7 @@ type (
 		Target
 		BootID string
 		SeenAt time.Time // it must not have been heard since
+		Now    time.Time // when it was found to hang
 	}
 	// StopTask stops a task.
 	StopTask struct{ Target }

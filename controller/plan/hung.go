@@ -52,7 +52,7 @@ func (m *planner) superviseSilent() {
 		}
 		left--
 		m.do(GiveUp{Target{c.ID, fmt.Sprintf("it hangs: its task runs, but for %s it has neither reported, nor answered any replica, nor served a client",
-			m.Now.Sub(m.silentSince(c)).Round(time.Second))}, c.BootID, c.SeenAt})
+			m.Now.Sub(m.silentSince(c)).Round(time.Second))}, c.BootID, c.SeenAt, m.Now})
 	}
 }
 

@@ -76,7 +76,7 @@ func (s *Store) BeginStop(ctx context.Context, by state.Authority, id, bootID st
 // GiveUp is the point of no return of a container that hangs.
 func (s *Store) GiveUp(ctx context.Context, by state.Authority, g state.GivingUp) (*state.Container, error) {
 	return s.container(ctx, "giving up", call{
-		script: "give_up", by: by, container: g.Container, args: []any{g.BootID, millis(g.SeenAt)},
+		script: "give_up", by: by, container: g.Container, args: []any{g.BootID, millis(g.SeenAt), millis(g.JudgedAt.Add(state.JudgedFor))},
 	})
 }
 

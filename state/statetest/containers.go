@@ -59,7 +59,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 		{
 			"give up",
 			func(c *state.Container, _ state.Authority) (*state.Container, error) {
-				return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: c.ID, BootID: boot, SeenAt: c.SeenAt})
+				return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: c.ID, BootID: boot, SeenAt: c.SeenAt, JudgedAt: time.Now()})
 			},
 			[5]result{no, to(state.Stopping), to(state.Stopping), no, no},
 		},
@@ -140,7 +140,7 @@ func testContainerTransitions(t *testing.T, w *world) {
 		"BeginStop": func(id, boot string) (*state.Container, error) { return w.store.BeginStop(w.ctx, w.lead(), id, boot) },
 		"MarkGone":  func(id, boot string) (*state.Container, error) { return w.store.MarkGone(w.ctx, w.lead(), id, boot) },
 		"GiveUp": func(id, boot string) (*state.Container, error) {
-			return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: id, BootID: boot, SeenAt: time.Now().Add(time.Hour)})
+			return w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: id, BootID: boot, SeenAt: time.Now().Add(time.Hour), JudgedAt: time.Now()})
 		},
 	} {
 		t.Run(name+" of another life or of nobody", func(t *testing.T) {

@@ -18,7 +18,7 @@ func testGivingUp(t *testing.T, w *world) {
 	ending := w.sessionIn(state.Ending, "ending", "c1", owner)
 	before := w.container("c1")
 	giveUp := func(by state.Authority, seenAt time.Time) (*state.Container, error) {
-		return w.store.GiveUp(w.ctx, by, state.GivingUp{Container: "c1", BootID: boot, SeenAt: seenAt})
+		return w.store.GiveUp(w.ctx, by, state.GivingUp{Container: "c1", BootID: boot, SeenAt: seenAt, JudgedAt: time.Now()})
 	}
 
 	// Neither by who does not lead, nor once it has been heard since.
@@ -27,6 +27,10 @@ func testGivingUp(t *testing.T, w *world) {
 	_, err = giveUp(state.Authority{Epoch: w.lead().Epoch - 1}, before.SeenAt)
 	w.is(err, state.ErrFenced)
 	_, err = giveUp(w.lead(), before.SeenAt.Add(-time.Millisecond))
+	w.is(err, state.ErrConflict)
+	// Nor by who has stood still since it was judged.
+	_, err = w.store.GiveUp(w.ctx, w.lead(), state.GivingUp{Container: "c1", BootID: boot, SeenAt: before.SeenAt,
+		JudgedAt: time.Now().Add(-state.JudgedFor - time.Second)})
 	w.is(err, state.ErrConflict)
 	if c := w.container("c1"); c.Phase != state.ContainerReady || c.GivenUp() || c.Used() != 3 {
 		t.Fatalf("refused, it is %+v", c)

@@ -1,5 +1,5 @@
 -- KEYS  7 container hash, 8 its slots
--- ARGV  7 bootId, 8 ms at which the leader saw it heard last
+-- ARGV  7 bootId, 8 ms at which the leader saw it heard last, 9 ms until which it stands that it hangs
 -- returns the container
 -- ready, draining → stopping although slots are taken: the container hangs. Its slots are free,
 -- its sessions are for the leader to end. One that has been heard since does not hang.
@@ -13,6 +13,9 @@ if c[1] ~= 'ready' and c[1] ~= 'draining' then return refuse('CONFLICT', 'the co
 local seenAt = tonumber(c[3] or '') or 0
 if seenAt > tonumber(ARGV[8]) then
   return refuse('CONFLICT', 'the container was heard ' .. text(now - seenAt) .. ' ms ago')
+end
+if now > tonumber(ARGV[9]) then
+  return refuse('CONFLICT', 'that the container hangs was good until ' .. text(now - tonumber(ARGV[9])) .. ' ms ago')
 end
 redis.call('DEL', SLOTS)
 saveContainer('phase', 'stopping', 'hungAt', text(now))
