@@ -339,6 +339,9 @@ func (c *Controller) recordLaunch(ctx context.Context, by state.Authority, a pla
 		return fmt.Errorf("preparing a launch: %w", err)
 	}
 	l, err := c.cfg.Store.CreateLaunch(ctx, by, state.Launch{ID: id, Input: json.RawMessage(input), Port: port, Target: c.cfg.Fleet.Target()})
+	if errors.Is(err, state.ErrExists) {
+		l, err = c.cfg.Store.Launch(ctx, id) // recorded when the answer was lost; the mirror may not have read it yet
+	}
 	if errors.Is(err, state.ErrUnavailable) {
 		c.unsure.put(id, c.now())
 	}
