@@ -528,8 +528,12 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 }
 
 // endedItself sees that a container ends a session because its time is up, by what it was told last. It
-// was to be told more unless the store has lost data meanwhile, or somebody wants the session over.
+// was to be told more unless the store has lost data meanwhile, somebody wants the session over, or
+// it has hung since before that time and only just goes on.
 func (k *checker) endedItself(p *process, b *browser) {
+	if p.hungSince < b.until && k.w.now-p.hungUntil < wokeMost {
+		return
+	}
 	x := k.w.people.wishes[b.session]
 	if x == nil || x.overAt != 0 || x.unheard || x.ended || k.w.now >= x.deadline || k.losses.lately(k.w.now-x.at) {
 		return

@@ -118,7 +118,7 @@ func SelfTest() []string {
 		{"C6", "a container ends a session that nobody has told it lives on", func(w *World) {
 			p := w.busyTask().process
 			w.people.wishes["s"].deadline = time.Hour
-			p.held["s"].until = time.Minute
+			p.held["s"].until, p.hungSince, p.hungUntil = time.Minute, 90*time.Second, 2*time.Minute
 			p.endInTime(p.held["s"])
 			w.run(w.now + 3*time.Minute)
 		}},
