@@ -81,6 +81,7 @@ func (k *checker) hangs() { k.w.tally.mark("a container hung") }
 func (k *checker) step() {
 	leaders := 0
 	for _, r := range k.w.replicas {
+		r.noteUnread()
 		if r.up && r.stepper.Leading() {
 			leaders++
 		}
@@ -203,14 +204,17 @@ func (k *checker) bound(r *replica, s *state.Session) {
 }
 
 // mayBeSilent is for how long a container may have been silent to which a replica binds. 15 s make it
-// suspect. Not counted are the longest time that the leader was cut off or blind, 40 s, the rest of its
-// lease, 5 s, and a slow call, 20 s; nor the time in which the replica read nothing, which standing
-// still and outages in turn may make longer than either, if that was over only just now.
+// suspect. Not counted are the rest of the leader's lease, 5 s, and a slow call, 20 s; nor the time in
+// which the replica could read nothing, if that was over only just now. Who is blind still is not
+// excused by that: it knows how old what it sees is.
 func (k *checker) mayBeSilent(r *replica) time.Duration {
 	const suspect, late = 15 * time.Second, 25 * time.Second
-	longest := suspect + 40*time.Second + late
-	if gap := r.mirror.Gap(); k.w.clock().Sub(gap.Until) <= suspect+late {
-		longest = max(longest, suspect+k.w.clock().Sub(gap.From))
+	longest := suspect + late
+	r.noteUnread()
+	for _, gap := range r.unread {
+		if k.w.now-gap.until <= suspect+late {
+			longest = max(longest, suspect+k.w.now-gap.from)
+		}
 	}
 	return longest
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wallcrawler/wallcrawler/controller"
@@ -26,6 +27,10 @@ type replica struct {
 	deafUntil   time.Duration // no hints
 	blindUntil  time.Duration // no records, while all else of the store is there
 	leaving     bool          // told to stop
+
+	readable    time.Duration // when it could last read the store, as far as that was looked at
+	unreadSince time.Duration // since when it cannot; zero: it can
+	unread      []span        // the times that it could not and that are over, as far as they matter
 
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -58,6 +63,7 @@ func (r *replica) start() {
 	w.note("%s starts", r.id)
 	r.up, r.pausedUntil, r.cutUntil, r.deafUntil, r.blindUntil, r.leaving = true, 0, 0, 0, 0, false
 	r.keptUntil, r.listed = 0, 0
+	r.readable, r.unreadSince, r.unread = w.now, 0, nil
 	r.seeing, r.reading, r.rounding, r.roundAt, r.seen = false, false, false, 0, 0
 	r.skew = w.between(0, 1000*time.Hour)
 	r.links = map[string]*link{}
@@ -262,6 +268,31 @@ func (r *replica) acts() {
 func (r *replica) kept(at Step, until time.Duration) {
 	if r.reading && (at == stepIndex || at == stepRecords || at == stepGiveBack) {
 		r.keptUntil = until
+	}
+}
+
+// span is a time from one moment until another.
+type span struct{ from, until time.Duration }
+
+// noteUnread looks whether anything keeps the replica from reading the store as a whole. A time that
+// it cannot begins with the reading before, and those so close to each other that it need not have
+// read in between count as one. (A reading that only finds what was lost, to be given back, is none.)
+func (r *replica) noteUnread() {
+	const apart = 8 * time.Second // the longest time between two readings, and some
+	now := r.w.now
+	switch kept := max(r.pausedUntil, r.cutUntil, r.blindUntil, r.keptUntil, r.w.storm.outageUntil) > now; {
+	case !r.up:
+	case !kept && r.unreadSince == 0:
+		r.readable = now
+	case kept && r.unreadSince == 0:
+		r.unreadSince = max(1, r.readable-apart)
+	case !kept:
+		from := r.unreadSince
+		if n := len(r.unread); n > 0 && from <= r.unread[n-1].until {
+			from = r.unread[n-1].from
+		}
+		r.unread = slices.DeleteFunc(r.unread, func(x span) bool { return x.from == from || now-x.until > time.Minute })
+		r.unread, r.readable, r.unreadSince = append(r.unread, span{from, now}), now, 0
 	}
 }
 

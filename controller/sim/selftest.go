@@ -130,6 +130,11 @@ func SelfTest() []string {
 			s, _ := w.store.Session(background, "s")
 			w.check.bound(w.replicas[0], s)
 		}},
+		{"I14", "a session is bound to a container that is silent for a minute, and nothing has kept the leader from reading", func(w *World) {
+			w.boundAfter(time.Minute, "c", "s")
+			s, _ := w.store.Session(background, "s")
+			w.check.bound(w.replicas[0], s)
+		}},
 		{"I12", "a container is drained that keeps up the minimum", func(w *World) {
 			w.policy.Pool.Min, w.policy.Pool.Dedicated = 1, false
 			r := w.replicas[0]
