@@ -250,7 +250,7 @@ func collectTraces(t *testing.T, env map[string]string, manager *secretsManager,
 		return func(*testing.T) {}
 	}
 	token := "canary" + rand.Text()
-	manager.secrets[headers] = "authorization=Bearer%20" + token
+	manager.keep(headers, "authorization=Bearer%20"+token)
 	told := make(chan string, 1)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -292,10 +292,15 @@ func startSecretsManager(t *testing.T) *secretsManager {
 // draw adds a secret and gives its ARN.
 func (m *secretsManager) draw(name, text string) string {
 	arn := "arn:aws:secretsmanager:us-east-1:000000000000:secret:" + name + "-AbCdEf"
+	m.keep(arn, text)
+	return arn
+}
+
+// keep adds a secret under an ARN of the caller's.
+func (m *secretsManager) keep(arn, text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.secrets[arn] = text
-	return arn
 }
 
 func (m *secretsManager) serve(w http.ResponseWriter, r *http.Request) {

@@ -133,8 +133,8 @@ func testEKS(t *testing.T) {
 	s := newService(t, serviceOptions{redis: store})
 	s.secrets = map[string]string{"JWT_SECRET": "canary" + rand.Text(), "key of alice": s.alice.key}
 	manager := startSecretsManager(t)
-	manager.secrets[env["JWT_SECRET_ARN"]] = s.secrets["JWT_SECRET"]
-	manager.secrets[env["API_KEYS_SECRET_ARN"]] = `{"API_KEYS":["` + s.alice.key + `"]}`
+	manager.keep(env["JWT_SECRET_ARN"], s.secrets["JWT_SECRET"])
+	manager.keep(env["API_KEYS_SECRET_ARN"], `{"API_KEYS":["`+s.alice.key+`"]}`)
 	told := make(chan string, 100) // paths at which traces have come
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
