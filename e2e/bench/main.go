@@ -32,9 +32,10 @@ type bench struct {
 	browser string // Chromium's executable
 	clients string // the npm project with playwright-core
 	out     io.Writer
-	scale   float64 // of the counts
-	rounds  int     // of the relay
-	targets string  // of the relay
+	scale   float64  // of the counts
+	rounds  int      // of the relay
+	targets string   // of the relay
+	beside  []string // other builds of the program, for the relay
 }
 
 // section is one part of the measurement. It prints its own tables.
@@ -85,6 +86,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	only := flags.String("only", strings.Join(usual, ","), "comma list of sections")
 	flags.IntVar(&b.rounds, "rounds", 3, "relay: how often each load is measured")
 	flags.StringVar(&b.targets, "relay", "", "relay: comma list of loads and proxies to measure; empty: all")
+	beside := flags.String("beside", "", "relay: comma list of other builds of the program to measure in the same rounds")
 	flags.Float64Var(&b.scale, "scale", 1, "multiplies every count; below 1 for a trial")
 	flags.StringVar(&b.Binary, "binary", "", "the program (default: built)")
 	flags.StringVar(&b.browser, "browser", "/usr/lib/chromium/chromium-headless-shell", "Chromium's executable, not a wrapper around it")
@@ -106,6 +108,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.Tmp)) }()
+	for _, path := range strings.FieldsFunc(*beside, func(c rune) bool { return c == ',' }) {
+		if path, err = filepath.Abs(path); err != nil {
+			return err
+		}
+		b.beside = append(b.beside, path)
+	}
 	if b.clients, err = filepath.Abs(b.clients); err != nil {
 		return err
 	}

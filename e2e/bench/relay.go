@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -60,7 +61,13 @@ func relaying(ctx context.Context, b *bench) error {
 	r := &relayBench{bench: b, lab: l, backend: backend, results: map[string]map[string][]float64{}}
 	defer r.retire()
 	chosen := strings.FieldsFunc(b.targets, func(c rune) bool { return c == ',' })
-	var names []string
+	names := []string{ourName}
+	proxies := []string{ourName}
+	for _, path := range b.beside {
+		proxies = append(proxies, filepath.Base(path))
+		names = append(names, filepath.Base(path))
+	}
+	r.builds = slices.Clone(proxies)
 	for _, p := range peers(b.clients) {
 		names = append(names, p.name)
 		if p.has() {
@@ -77,14 +84,13 @@ func relaying(ctx context.Context, b *bench) error {
 		}
 	}
 	for _, name := range chosen {
-		if name != ourName && !slices.Contains(names, name) {
-			return fmt.Errorf("there is no load or proxy %q: use %s, %s", name, ourName, strings.Join(names, ", "))
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no load or proxy %q: use %s", name, strings.Join(names, ", "))
 		}
 	}
 	if len(work) == 0 {
 		work = loads()
 	}
-	proxies := []string{ourName}
 	for _, p := range r.peers {
 		proxies = append(proxies, p.name)
 	}
@@ -120,6 +126,7 @@ type relayBench struct {
 	lab     *lab
 	backend netip.AddrPort // for peers
 	peers   []peer
+	builds  []string          // names of those that are ours
 	alive   map[string]target // proxies that serve several loads
 	// results are by quantity and proxy, one for each round.
 	results map[string]map[string][]float64
@@ -177,8 +184,12 @@ func (r *relayBench) target(ctx context.Context, w load, name string, sessions i
 	}
 	var t target
 	var err error
-	if name == ourName {
+	if at := slices.Index(r.builds, name); at == 0 {
 		t, err = r.startOurs(ctx, r.lab, sessions)
+	} else if at > 0 {
+		other := *r.bench
+		other.Binary = r.beside[at-1]
+		t, err = other.startOurs(ctx, r.lab, sessions)
 	} else {
 		i := slices.IndexFunc(r.peers, func(p peer) bool { return p.name == name })
 		t, err = r.startPeer(ctx, r.peers[i], r.backend)
@@ -194,43 +205,52 @@ func (r *relayBench) target(ctx context.Context, w load, name string, sessions i
 
 // print shows medians, and in brackets the median of the ratios within rounds.
 func (r *relayBench) print(proxies []string) {
-	rows := [][]string{append(append([]string{"what"}, proxies...), "goal of ours")}
+	header := append([]string{"what"}, proxies...)
+	rows := [][]string{append(slices.Clone(header), "goal of ours")}
+	others := [][]string{header}
 	for _, q := range quantities() {
 		of := r.results[q.name]
 		if of == nil {
 			continue
 		}
-		row := []string{q.name}
+		row, other := []string{q.name}, []string{q.name}
+		base := r.base(q, proxies)
 		for _, name := range proxies {
 			cell := number(median(of[name]))
-			if ratio := r.ratio(q, name, proxies); q.goal != "" && !math.IsNaN(ratio) {
+			if ratio := median(ratios(of[name], of[base])); q.goal != "" && !math.IsNaN(ratio) {
 				cell += fmt.Sprintf(" (%.2f)", ratio)
 			}
 			row = append(row, cell)
+			other = append(other, fmt.Sprintf("%.3f", median(ratios(of[name], of[ourName]))))
 		}
 		rows = append(rows, append(row, q.goal))
+		others = append(others, other)
 	}
 	table(r.out, rows)
-	fmt.Fprintf(r.out, "\nMedians; in brackets the median of the ratios, each within one round, to nginx-32k (set-up: nginx; latency, memory: the best peer).\n")
+	fmt.Fprintf(r.out, "\nMedians; in brackets the median of the ratios, each within one round, to nginx-32k (set-up: nginx; latency, memory: the peer with the lowest median).\n")
+	if len(r.builds) > 1 {
+		fmt.Fprintf(r.out, "\nMedian of the ratios to %s, each within one round:\n\n", ourName)
+		table(r.out, others)
+	}
 }
 
-// ratio is the median over the rounds of a proxy's value over that of the peer that counts.
-func (r *relayBench) ratio(q quantity, name string, proxies []string) float64 {
-	var ratios []float64
-	for round, v := range r.results[q.name][name] {
-		base := math.NaN()
-		for _, p := range proxies {
-			list := r.results[q.name][p]
-			if p == ourName || q.base != "" && p != q.base || round >= len(list) {
-				continue
-			}
-			if w := list[round]; math.IsNaN(base) || w < base {
-				base = w
-			}
-		}
-		ratios = append(ratios, v/base)
+// base is the proxy that a quantity's ratios are to; empty: none was measured. The best one is found
+// by its median: the least of several in each round would be a peer that nobody has, made of
+// each one's luck.
+func (r *relayBench) base(q quantity, proxies []string) (best string) {
+	if q.base != "" {
+		return q.base
 	}
-	return median(ratios)
+	for _, name := range proxies {
+		v := median(r.results[q.name][name])
+		if slices.Contains(r.builds, name) || math.IsNaN(v) {
+			continue
+		}
+		if best == "" || v < median(r.results[q.name][best]) {
+			best = name
+		}
+	}
+	return best
 }
 
 func number(v float64) string {

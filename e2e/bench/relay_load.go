@@ -270,7 +270,7 @@ func answerAll(ctx context.Context, l *lab, all []*socket, size int) error {
 // then, and what that has left behind would hide what connections cost: a few of them come and
 // go first, after which it gives back what it does not need.
 func atRest(ctx context.Context, l *lab, t target) (int64, error) {
-	if t.name == ourName {
+	if t.ours {
 		few, err := l.openAll(ctx, t, 600)
 		if err == nil {
 			err = l.rest(ctx, 3*time.Second)

@@ -29,6 +29,7 @@ import (
 // target is a proxy under measurement.
 type target struct {
 	name string
+	ours bool // a build of the product
 	addr netip.AddrPort
 	pid  int
 	// request gives the path and the token for a session's connection.
@@ -220,7 +221,7 @@ func (b *bench) startOurs(ctx context.Context, l *lab, sessions int) (target, er
 	if err != nil {
 		return target{}, err
 	}
-	t := target{name: ourName, pid: s.Pid(), close: s.Close, addr: s.Addr}
+	t := target{name: ourName, ours: true, pid: s.Pid(), close: s.Close, addr: s.Addr}
 	tokens := make([]string, sessions)
 	name := func(i int) string { return fmt.Sprintf("ses_bench_%d", i) }
 	bound := make([]<-chan time.Time, sessions)
