@@ -150,10 +150,27 @@ func (k *checker) forgottenEnd(id string) bool {
 	})
 }
 
+// letGoUnheard tells whether a container has let go of a session while the store did not know that it
+// had it, having lost that, or in a time that was lost since, and nobody who reaches the store has heard
+// of that: as forgottenEnd, of an end that was perhaps never written. Given back, the session stands
+// beside those that have its place by then, until the container reports; the container itself
+// holds no more than it can.
+func (k *checker) letGoUnheard(c *state.Container, id string) bool {
+	p := k.w.procs[c.ID]
+	if p == nil || p.boot != c.BootID {
+		return false
+	}
+	let, did := p.letGo[id]
+	return did && (let.unknown && k.losses.before(let.at) || k.losses.excuse(let.at, func(m *state.Mirror) bool {
+		s, known := m.Session(id)
+		return known && !s.BoundTo(c.ID, c.BootID)
+	}))
+}
+
 func (k *checker) container(_ *replica, c *state.Container) {
 	used := 0
 	for _, id := range c.Slots {
-		if !k.forgottenEnd(id) {
+		if !k.forgottenEnd(id) && !k.letGoUnheard(c, id) {
 			used++
 		}
 	}

@@ -25,6 +25,7 @@ type process struct {
 	drainSeq  int64
 	drainedAt time.Duration       // when it acknowledges that it drains
 	held      map[string]*browser // by session id
+	letGo     map[string]letting  // sessions that it has held in this life and holds no more
 	link      *link               // nil: it has none
 
 	registeredAt time.Duration // in this life; zero: not yet
@@ -42,11 +43,17 @@ type browser struct {
 	until   time.Duration // its deadline, as last told
 }
 
+// letting is the end of a session in a container.
+type letting struct {
+	at      time.Duration
+	unknown bool // the store had it nowhere, or elsewhere, so that nobody could write the end down
+}
+
 // slack is how much longer than ordered a session lives, should nobody end it.
 const slack = time.Minute
 
 func (w *World) newProcess(t *task, slots int, bad badStart) {
-	p := &process{w: w, task: t, id: t.ContainerID, boot: w.newID("boot"), slots: slots, bad: bad, alive: true, held: map[string]*browser{}}
+	p := &process{w: w, task: t, id: t.ContainerID, boot: w.newID("boot"), slots: slots, bad: bad, alive: true, held: map[string]*browser{}, letGo: map[string]letting{}}
 	t.process = p
 	w.procs[p.id] = p
 	if bad != neverRegisters {
@@ -81,6 +88,7 @@ func (p *process) dropAll() {
 		p.w.people.lost(id)
 	}
 	clear(p.held)
+	clear(p.letGo)
 }
 
 // reboot is the process again in the same task, knowing nothing.
@@ -176,6 +184,7 @@ func (p *process) create(session string, bindRev int64, deadline time.Time) {
 	}
 	b := &browser{session: session, bindRev: bindRev, since: p.w.now, until: deadline.Sub(epochZero)}
 	p.held[session] = b
+	delete(p.letGo, session)
 	if p.w.protocol == 1 {
 		p.w.store.NoteV1(p.id, session)
 	}
@@ -245,6 +254,8 @@ func (p *process) crash(session string) {
 
 func (p *process) drop(session string) {
 	delete(p.held, session)
+	s, err := p.w.store.Session(background, session)
+	p.letGo[session] = letting{p.w.now, err != nil || !s.BoundTo(p.id, p.boot)}
 	if p.w.protocol == 1 {
 		p.w.store.UnnoteV1(p.id, session)
 	}

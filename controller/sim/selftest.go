@@ -53,6 +53,16 @@ func SelfTest() []string {
 		{"I3", "one session more than slots", func(w *World) {
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Slots: []string{"a", "b"}})
 		}},
+		{"I3", "one session more than slots after a loss, and the container let go of one of them when the store knew that it had it", func(w *World) {
+			w.check.losses.strike(w.now, 0, func() {})
+			w.now += time.Minute
+			c := w.boundTo("c", "a")
+			p := &process{w: w, id: "c", boot: "b", alive: true, held: map[string]*browser{"a": {session: "a"}}, letGo: map[string]letting{}}
+			w.procs["c"] = p
+			p.drop("a")
+			c.Slots = append(c.Slots, "b")
+			w.check.container(nil, c)
+		}},
 		{"I4", "a container comes back from the point of no return", func(w *World) {
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.Stopping})
 			w.check.container(nil, &state.Container{ID: "c", MaxSessions: 1, Phase: state.ContainerReady})
@@ -232,7 +242,7 @@ func SelfTest() []string {
 // busyTask is a task whose container serves session s.
 func (w *World) busyTask() *task {
 	t := &task{launch: "c", runs: true, Task: state.Task{ARN: "arn:c", ContainerID: "c", LastStatus: "RUNNING", DesiredStatus: "RUNNING"}}
-	p := &process{w: w, task: t, id: "c", boot: "b", slots: 1, alive: true, held: map[string]*browser{"s": {session: "s", serving: true}}}
+	p := &process{w: w, task: t, id: "c", boot: "b", slots: 1, alive: true, held: map[string]*browser{"s": {session: "s", serving: true}}, letGo: map[string]letting{}}
 	t.process, w.procs["c"] = p, p
 	w.people.wishes["s"] = &wish{id: "s"}
 	return t
