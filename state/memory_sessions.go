@@ -188,6 +188,9 @@ func (m *Memory) End(ctx context.Context, by Authority, e End) (*Session, error)
 			if by.Container == "" && e.Reason == DeadlinePassed && now.Before(s.Deadline) {
 				return false, conflict("its deadline is %s, in %s", s.Deadline.UTC().Format(time.RFC3339), s.Deadline.Sub(now))
 			}
+			if by.Container == "" && e.Reason == Failed && s.Phase == Ready {
+				return false, conflict("the session is ready since")
+			}
 			s.Reason, s.Message = e.Reason, e.Message
 		}
 		s.Rev = m.stamp()

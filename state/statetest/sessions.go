@@ -431,6 +431,8 @@ func testEnds(t *testing.T, w *world) {
 	w.is(err, state.ErrConflict)
 	_, err = end(w.lead(), state.End{Session: "s2", Reason: "bored"})
 	w.is(err, state.ErrInvalid)
+	_, err = end(w.lead(), state.End{Session: "s2", BindRev: s.BindRev, Reason: state.Failed})
+	w.is(err, state.ErrConflict) // it became ready while that was decided
 	w.admit("s3", "u")
 	s = w.bind("s3", "c1")
 	_, err = w.store.Refuse(w.ctx, owner, "s3", s.BindRev, "no memory")

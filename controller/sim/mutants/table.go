@@ -125,6 +125,7 @@ var mutants = []mutant{
 	{name: "scripts: an ended id is admitted again", by: onRedis, edits: []edit{{lua + "admit.lua", "if phase then\n", "if phase and phase ~= 'ended' then\n"}}},
 	{name: "scripts: an end frees no slot", by: onRedis, edits: []edit{{lua + "end.lua", "if s.phase ~= 'pending' then freeSlot(sessionID) end", ""}}},
 	{name: "scripts: what was refused ends for ever", by: onRedis, edits: []edit{{lua + "end.lua", "and s.refused == '' and not confirmed", "and not confirmed"}}},
+	{name: "scripts: what has become ready ends as failed", by: onRedis, edits: []edit{{lua + "end.lua", "if leading and s.phase == 'ready' and", "if leading and s.phase == 'bound' and"}}},
 	{name: "scripts: unbinding frees the slot", by: onRedis, edits: []edit{{lua + "unbind.lua", "if s.refused ~= '' or redis.call('HGET', CONTAINER, 'phase') == 'gone' then", "do"}}},
 	{name: "scripts: whoever asks leads", by: onRedis, edits: []edit{{lua + "lease_acquire.lua", "if holder and holder ~= ARGV[1] then", "if not holder then"}}},
 	{name: "scripts: a launch whose container is there is given up", by: onRedis, edits: []edit{{lua + "launch_update.lua", "if phase and phase ~= 'stopping' and phase ~= 'gone' then", "if phase == 'gone' then"}}},

@@ -23,6 +23,9 @@ local deadline = tonumber(redis.call('HGET', SESSION, 'deadline') or '0')
 if leading and s.phase ~= 'ending' and ARGV[8] == 'deadline' and now < deadline then
   return refuse('CONFLICT', 'its deadline is in ' .. text(deadline - now) .. ' ms')
 end
+if leading and s.phase == 'ready' and ARGV[8] == 'failed' then
+  return refuse('CONFLICT', 'the session is ready since')
+end
 if holds(s.phase) and s.container ~= containerID then return refuse('ELSEWHERE', s.container) end
 
 if s.phase ~= 'ending' then redis.call('HSET', SESSION, 'reason', ARGV[8], 'message', ARGV[9]) end
