@@ -503,8 +503,8 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	k.confirmed(before, after, by)
 	x := k.w.people.wishes[after.ID]
 	p := k.w.procs[before.Container]
-	serves := false
-	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs {
+	serves := false // and somebody can know of it
+	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs && !k.losses.orphan(p.task) {
 		b := p.held[after.ID]
 		serves = b != nil && b.goneAt == 0 && b.serving
 	}

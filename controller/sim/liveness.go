@@ -28,9 +28,15 @@ func (k *checker) lasting(what string, holds bool) time.Duration {
 }
 
 // lingering is what must go on in calm weather: nothing waits, ends or stops for ever. A storm
-// and a loss of data begin all waits anew.
+// and a loss of data begin all waits anew, and so does a store that is not whole yet: each leader looks for itself
+// whether it is, for a minute.
 func (k *checker) lingering() {
-	if k.calmSince() == 0 || k.losses.lately(5*time.Minute) {
+	index, err := k.w.store.Index(background)
+	whole := err == nil && index.Whole
+	if k.calmSince() == 0 || k.losses.lately(5*time.Minute) || !whole {
+		if !whole && k.calmSince() > 3*time.Minute && !k.losses.lately(5*time.Minute) {
+			k.violate("C7", "the store is not whole after a calm of %s", k.calmSince())
+		}
 		clear(k.since)
 		return
 	}

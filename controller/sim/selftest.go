@@ -224,6 +224,11 @@ func SelfTest() []string {
 			w.now += time.Minute
 			w.check.minimum()
 		}},
+		{"C7", "nobody finds the store whole", func(w *World) {
+			w.storm.until, w.storm.period = []time.Duration{time.Second, time.Hour}, 1
+			w.now = 4 * time.Minute
+			w.check.lingering()
+		}},
 		{"C7", "nobody leads", func(w *World) { w.check.settled() }},
 	} {
 		w := newWorld(1, Options{Storms: 1, Without: func(Kind) bool { return true }})
