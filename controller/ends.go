@@ -25,7 +25,7 @@ type ends struct {
 // clock, before.
 func (e *ends) fresh(now time.Time, sessions []*state.Session) []*state.Session {
 	var fresh []*state.Session
-	live, seen := map[string]bool{}, map[string]bool{}
+	live, seen := make(map[string]bool, len(e.live)), make(map[string]bool, len(e.seen))
 	for _, s := range sessions {
 		if s.Phase != state.Ended {
 			live[s.ID] = true

@@ -97,7 +97,7 @@ func (m *planner) drainSpent() (spent int) {
 // be the older), and ours to stop: drained, one that is not is of no use to anybody.
 func (m *planner) idle(c *candidate) bool {
 	_, empty := m.EmptySince[c.ID]
-	return empty && c.Used() == 0 && !m.hosts[c.ID+" "+c.BootID] && c.free == c.MaxSessions && (c.Launch != "" || c.TaskARN != "")
+	return empty && c.Used() == 0 && !m.hosts[life{c.ID, c.BootID}] && c.free == c.MaxSessions && (c.Launch != "" || c.TaskARN != "")
 }
 
 // spent says why a container is of no more use once it is empty; empty: it is of use.

@@ -192,7 +192,7 @@ type planner struct {
 
 	taskByContainer map[string]*state.Task
 	launchARN       map[string]string // of launches whose task is known, by id
-	hosts           map[string]bool   // containers with their lives, "id boot", to which sessions are bound
+	hosts           map[life]bool     // to which sessions are bound
 
 	ended     map[string]bool // sessions that this plan ends
 	undrained map[string]bool // containers that this plan opens again
@@ -226,6 +226,9 @@ func Make(s Snapshot, p Policy) Plan {
 	return m.finish()
 }
 
+// life is one life of a container.
+type life struct{ container, boot string }
+
 func newPlanner(s Snapshot, p Policy) *planner {
 	m := &planner{
 		Snapshot:   s,
@@ -238,7 +241,7 @@ func newPlanner(s Snapshot, p Policy) *planner {
 
 		taskByContainer: make(map[string]*state.Task, len(s.Tasks)),
 		launchARN:       make(map[string]string, len(s.Launches)),
-		hosts:           map[string]bool{},
+		hosts:           map[life]bool{},
 	}
 	for _, c := range s.Containers {
 		m.containers[c.ID] = c
@@ -258,7 +261,7 @@ func newPlanner(s Snapshot, p Policy) *planner {
 	for _, x := range s.Sessions {
 		m.sessions[x.ID] = x
 		if x.HoldsSlot() {
-			m.hosts[x.Container+" "+x.BootID] = true
+			m.hosts[life{x.Container, x.BootID}] = true
 		}
 	}
 	return m
