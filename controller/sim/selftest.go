@@ -16,6 +16,15 @@ func SelfTest() []string {
 		make       func(w *World)
 	}{
 		{"I1", "a task is stopped while it serves a session", func(w *World) { w.check.stopped(w.busyTask()) }},
+		{"I1", "a task is stopped while it serves a session, and somebody remembers its container, which the store has lost", func(w *World) {
+			r, t := w.replicas[0], w.busyTask()
+			w.protocol, t.process.registeredAt = 1, 1
+			w.check.losses.strike(0, 0, w.store.Wipe)
+			w.now += time.Minute
+			r.mirror.ApplyContainer(&state.Container{ID: "c", BootID: "b", Phase: state.ContainerReady, Rev: 1})
+			r.listed = w.now
+			w.check.stopped(t)
+		}},
 		{"I1", "a busy container passes the point of no return", func(w *World) {
 			t := w.busyTask()
 			w.check.stopping(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Stopping})

@@ -132,7 +132,7 @@ var mutants = []mutant{
 	{name: "scripts: a document is written over whatever it says", by: onRedis, edits: []edit{{lua + "document_swap.lua", "if type(value) == 'table' or value ~= ARGV[1] then", "if type(value) == 'table' then"}}},
 
 	// the checker
-	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) {", "busy && k.dark(t.process) {"}}},
+	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) &&", "busy && k.dark(t.process) &&"}}},
 	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if used > c.MaxSessions {", "if used > c.MaxSessions+1 {"}}},
 	{name: "checker: an old epoch is no matter", by: selfTest, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
 	{name: "checker: a drain below the minimum is no matter", by: selfTest, edits: []edit{{checkerGo, "staying < k.w.policy.Pool.Min && !retired {", "staying+1 < k.w.policy.Pool.Min && !retired {"}}},
