@@ -27,6 +27,7 @@ type checker struct {
 	readyAt   map[string]readiness
 	ended     map[string]time.Duration // sessions that are over, since when
 	stops     map[string]time.Duration // containers past the point of no return, since when
+	expired   map[string]time.Duration // launches that were given up, since when
 	reigns    []reign                  // in the order of their epochs
 	blindTo   time.Duration
 	leaseLost time.Duration
@@ -61,7 +62,7 @@ type sight struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, left: map[string]time.Duration{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
+	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, left: map[string]time.Duration{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, expired: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -200,6 +201,13 @@ func (k *checker) container(_ *replica, c *state.Container) {
 	}
 }
 
+// launch sees what has become of one.
+func (k *checker) launch(l *state.Launch) {
+	if _, already := k.expired[l.ID]; l.Outcome == state.Expired && !already {
+		k.expired[l.ID] = k.w.now
+	}
+}
+
 func (k *checker) bound(r *replica, s *state.Session) {
 	k.w.tally.Binds++
 	k.boundAgain(s)
@@ -329,7 +337,8 @@ func (k *checker) stopped(t *task) {
 	c, err := k.w.store.Container(background, t.ContainerID)
 	if err == nil && c.Phase != state.Stopping && c.Phase != state.Gone {
 		// The call may be on its way when the store loses the mark that it rests on.
-		if _, marked := k.stops[c.ID]; marked && k.losses.lately(underWay) {
+		_, marked := k.stops[c.ID]
+		if at, over := k.expired[t.launch]; (marked || over && k.losses.lost(at)) && k.losses.lately(underWay) {
 			return
 		}
 		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)

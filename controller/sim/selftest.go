@@ -53,6 +53,13 @@ func SelfTest() []string {
 			t := w.busyTask()
 			w.check.gone(&state.Container{ID: t.ContainerID, BootID: t.process.boot, Phase: state.Gone})
 		}},
+		{"I8", "a task is stopped whose container has registered, and what had given its launch up was not lost", func(w *World) {
+			w.check.expired["c"] = w.now
+			w.now += time.Minute
+			w.check.losses.strike(w.now, 0, func() {})
+			_, _ = w.store.Register(background, state.Registration{ID: "c", BootID: "b", Protocol: 2, MaxSessions: 1, Owner: "r"})
+			w.check.stopped(&task{launch: "c", Task: state.Task{ARN: "arn:c", ContainerID: "c"}})
+		}},
 		{"I8", "a container is given up that has hung again and again, and reported in between", func(w *World) {
 			t := w.busyTask()
 			t.process.hungUntil = 2 * time.Minute

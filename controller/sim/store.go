@@ -248,7 +248,7 @@ func (v *storeView) CreateLaunch(ctx context.Context, by state.Authority, l stat
 }
 
 func (v *storeView) UpdateLaunch(ctx context.Context, by state.Authority, id string, u state.LaunchUpdate) (*state.Launch, error) {
-	return asked(ctx, v, stepRecord, by, func() (*state.Launch, error) { return v.Memory.UpdateLaunch(ctx, by, id, u) }, nil)
+	return asked(ctx, v, stepRecord, by, func() (*state.Launch, error) { return v.Memory.UpdateLaunch(ctx, by, id, u) }, v.r.w.check.launch)
 }
 
 func (v *storeView) ForgetLaunch(ctx context.Context, by state.Authority, id string) error {
