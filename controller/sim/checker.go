@@ -25,6 +25,7 @@ type checker struct {
 
 	losses    losses
 	readyAt   map[string]readiness
+	boundAt   map[string]time.Duration // when a session was bound last
 	ended     map[string]time.Duration // sessions that are over, since when
 	stops     map[string]time.Duration // containers past the point of no return, since when
 	expired   map[string]time.Duration // launches that were given up, since when
@@ -62,7 +63,7 @@ type sight struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, left: map[string]time.Duration{}, losses: losses{w: w}, readyAt: map[string]readiness{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, expired: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
+	return &checker{w: w, since: map[string]time.Duration{}, byLeader: map[string]bool{}, left: map[string]time.Duration{}, losses: losses{w: w}, readyAt: map[string]readiness{}, boundAt: map[string]time.Duration{}, ended: map[string]time.Duration{}, stops: map[string]time.Duration{}, expired: map[string]time.Duration{}, sightings: map[string]sight{}, leaseLost: -time.Hour}
 }
 
 func (k *checker) violate(rule, format string, args ...any) {
@@ -211,6 +212,7 @@ func (k *checker) launch(l *state.Launch) {
 func (k *checker) bound(r *replica, s *state.Session) {
 	k.w.tally.Binds++
 	k.boundAgain(s)
+	k.boundAt[s.ID] = k.w.now
 	c, err := k.w.store.Container(background, s.Container)
 	if err != nil {
 		k.violate("I2", "session %s is bound to container %s, which there is not", s.ID, s.Container)
@@ -282,9 +284,9 @@ func (k *checker) boundAgain(s *state.Session) {
 // held sees a session in a container.
 func (k *checker) held(p *process, session string) {
 	known := 0
-	for id, b := range p.held {
+	for id := range p.held {
 		// One of the first version refuses nothing, and does not say what it holds.
-		if k.w.protocol == 1 && id != session && k.losses.excuse(b.since, func(m *state.Mirror) bool {
+		if k.w.protocol == 1 && id != session && k.losses.excuse(k.boundAt[id], func(m *state.Mirror) bool {
 			s, mirrored := m.Session(id)
 			return mirrored && s.BoundTo(p.id, p.boot)
 		}) {
@@ -337,8 +339,11 @@ func (k *checker) stopped(t *task) {
 	c, err := k.w.store.Container(background, t.ContainerID)
 	if err == nil && c.Phase != state.Stopping && c.Phase != state.Gone {
 		// The call may be on its way when the store loses the mark that it rests on.
-		_, marked := k.stops[c.ID]
-		if at, over := k.expired[t.launch]; (marked || over && k.losses.lost(at)) && k.losses.lately(underWay) {
+		at, marked := k.stops[c.ID]
+		if !marked {
+			at, marked = k.expired[t.launch]
+		}
+		if marked && k.losses.underWay(at) {
 			return
 		}
 		k.violate("I8", "task %s is stopped while its container is %s", t.ARN, c.Phase)
@@ -514,7 +519,7 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	x := k.w.people.wishes[after.ID]
 	p := k.w.procs[before.Container]
 	serves := false // and somebody can know of it
-	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs && !k.losses.orphan(p.task) {
+	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs && !k.losses.orphan(p.task) && !k.wokeTooLate(before) {
 		b := p.held[after.ID]
 		serves = b != nil && b.goneAt == 0 && b.serving
 	}

@@ -244,12 +244,19 @@ func (k *checker) confirmed(before, after *state.Session, by state.Authority) {
 		return
 	}
 	p := k.w.procs[before.Container]
-	if p == nil || !p.alive || p.boot != before.BootID || !p.task.runs || k.dark(p) {
+	if p == nil || !p.alive || p.boot != before.BootID || !p.task.runs || k.dark(p) || k.wokeTooLate(before) {
 		return
 	}
 	if b := p.held[after.ID]; b != nil && b.goneAt == 0 {
 		k.violate("I2", "session %s is ended as one that nobody holds, and container %s holds it", after.ID, p.id)
 	}
+}
+
+// wokeTooLate tells whether a session is in a container that was given up as one that hangs (givenUp has
+// judged that) and goes on again: there is no way back, and its sessions end.
+func (k *checker) wokeTooLate(s *state.Session) bool {
+	c, err := k.w.store.Container(background, s.Container)
+	return err == nil && c.BootID == s.BootID && c.GivenUp()
 }
 
 // failed asks whether a session was given up rightly: for want of room it waits for five

@@ -56,6 +56,18 @@ func (l *losses) overtook(written, decided time.Duration) bool {
 	})
 }
 
+// underWay tells whether what was written at that time was lost, and a call that rests on it may still be on
+// its way, that of a replica which stood still meanwhile above all.
+func (l *losses) underWay(written time.Duration) bool {
+	if !l.lost(written) {
+		return false
+	}
+	last := l.all[len(l.all)-1].at
+	return l.w.now-last < underWay || slices.ContainsFunc(l.w.replicas, func(r *replica) bool {
+		return r.pausedUntil > last && l.w.now-r.pausedUntil < underWay
+	})
+}
+
 // excuse tells whether nobody can be blamed for not knowing what was written at that time: it
 // was lost, and whoever is there and reaches the store remembers it no more, or has not had the
 // time to say so (see replica.hadTime).
