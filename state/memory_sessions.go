@@ -189,7 +189,7 @@ func (m *Memory) End(ctx context.Context, by Authority, e End) (*Session, error)
 				return false, conflict("its deadline is %s, in %s", s.Deadline.UTC().Format(time.RFC3339), s.Deadline.Sub(now))
 			}
 			if by.Container == "" && e.Reason == Failed && s.Phase == Ready {
-				return false, conflict("the session is ready since")
+				return false, conflict("the session has become ready")
 			}
 			s.Reason, s.Message = e.Reason, e.Message
 		}

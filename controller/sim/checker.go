@@ -25,7 +25,7 @@ type checker struct {
 
 	losses    losses
 	readyAt   map[string]readiness
-	boundAt   map[string]time.Duration // when a session was bound last
+	boundAt   map[string]time.Duration // when a session was bound last, by it and its container
 	ended     map[string]time.Duration // sessions that are over, since when
 	stops     map[string]time.Duration // containers past the point of no return, since when
 	expired   map[string]time.Duration // launches that were given up, since when
@@ -163,10 +163,13 @@ func (k *checker) letGoUnheard(c *state.Container, id string) bool {
 		return false
 	}
 	let, did := p.letGo[id]
-	return did && (let.unknown && k.losses.before(let.at) || k.losses.excuse(let.at, func(m *state.Mirror) bool {
+	if s, err := k.w.store.Session(background, id); !did || err == nil && s.BoundTo(c.ID, c.BootID) && s.BindRev > let.bindRev {
+		return false // it is bound there anew
+	}
+	return let.unknown && k.losses.between(let.since, let.at) || k.losses.excuse(let.at, func(m *state.Mirror) bool {
 		s, known := m.Session(id)
 		return known && !s.BoundTo(c.ID, c.BootID)
-	}))
+	})
 }
 
 func (k *checker) container(_ *replica, c *state.Container) {
@@ -204,7 +207,7 @@ func (k *checker) container(_ *replica, c *state.Container) {
 
 // launch sees what has become of one.
 func (k *checker) launch(l *state.Launch) {
-	if _, already := k.expired[l.ID]; l.Outcome == state.Expired && !already {
+	if l.Outcome == state.Expired {
 		k.expired[l.ID] = k.w.now
 	}
 }
@@ -212,7 +215,7 @@ func (k *checker) launch(l *state.Launch) {
 func (k *checker) bound(r *replica, s *state.Session) {
 	k.w.tally.Binds++
 	k.boundAgain(s)
-	k.boundAt[s.ID] = k.w.now
+	k.boundAt[s.ID+" "+s.Container] = k.w.now
 	c, err := k.w.store.Container(background, s.Container)
 	if err != nil {
 		k.violate("I2", "session %s is bound to container %s, which there is not", s.ID, s.Container)
@@ -284,11 +287,12 @@ func (k *checker) boundAgain(s *state.Session) {
 // held sees a session in a container.
 func (k *checker) held(p *process, session string) {
 	known := 0
-	for id := range p.held {
+	for id, b := range p.held {
 		// One of the first version refuses nothing, and does not say what it holds.
-		if k.w.protocol == 1 && id != session && k.losses.excuse(k.boundAt[id], func(m *state.Mirror) bool {
+		bound, sure := k.boundAt[id+" "+p.id]
+		if k.w.protocol == 1 && id != session && sure && k.losses.excuse(bound, func(m *state.Mirror) bool {
 			s, mirrored := m.Session(id)
-			return mirrored && s.BoundTo(p.id, p.boot)
+			return mirrored && s.BindRev >= b.bindRev
 		}) {
 			continue
 		}
@@ -328,11 +332,12 @@ func (k *checker) stopping(c *state.Container) {
 	}
 }
 
-// stopped sees StopTask. One of the first version that nobody can know to have registered is stopped as
-// one that never has, if its launch is remembered.
+// stopped sees StopTask. One of the first version whose registration nobody can know of is stopped as
+// one that never registered, once its launch is given up.
 func (k *checker) stopped(t *task) {
 	k.w.note("task %s is stopped", t.ARN)
-	if session, busy := k.busy(t.process); busy && !k.dark(t.process) && !k.losses.orphan(t) {
+	_, expired := k.expired[t.launch]
+	if session, busy := k.busy(t.process); busy && !k.dark(t.process) && !(expired && k.forgotten(t)) {
 		k.w.tally.Killed++
 		k.violate("I1", "task %s is stopped while it serves session %s", t.ARN, session)
 	}
@@ -351,6 +356,13 @@ func (k *checker) stopped(t *task) {
 	if err == nil {
 		k.settledBeforeStop(c)
 	}
+}
+
+// forgotten tells whether nobody can know of a task any more, and nobody had a moment ago: while a
+// store is being rebuilt nothing may rest on that.
+func (k *checker) forgotten(t *task) bool {
+	_, err := k.w.store.Container(background, t.ContainerID)
+	return err != nil && k.losses.orphan(t) && !k.losses.lately(settling)
 }
 
 // gone sees that a container is held for lost.
@@ -519,7 +531,7 @@ func (k *checker) ending(before, after *state.Session, by state.Authority) {
 	x := k.w.people.wishes[after.ID]
 	p := k.w.procs[before.Container]
 	serves := false // and somebody can know of it
-	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs && !k.losses.orphan(p.task) && !k.wokeTooLate(before) {
+	if p != nil && p.alive && p.boot == before.BootID && !k.dark(p) && p.task.runs && !k.forgotten(p.task) && !k.wokeTooLate(before) {
 		b := p.held[after.ID]
 		serves = b != nil && b.goneAt == 0 && b.serving
 	}

@@ -28,8 +28,8 @@ func (k *checker) lasting(what string, holds bool) time.Duration {
 }
 
 // lingering is what must go on in calm weather: nothing waits, ends or stops for ever. A storm
-// and a loss of data begin all waits anew, and so does a store that is not whole yet: each leader looks for itself
-// whether it is, for a minute.
+// and a loss of data begin all waits anew, and so does a store that is not whole yet: each new leader takes up
+// to a minute to find out.
 func (k *checker) lingering() {
 	index, err := k.w.store.Index(background)
 	whole := err == nil && index.Whole
@@ -38,8 +38,12 @@ func (k *checker) lingering() {
 			k.violate("C7", "the store is not whole after a calm of %s", k.calmSince())
 		}
 		clear(k.since)
+		if k.calmSince() > 0 && !k.losses.lately(5*time.Minute) {
+			k.orders()
+		}
 		return
 	}
+	k.orders()
 	containers := map[string]*state.Container{}
 	for _, c := range k.containers() {
 		containers[c.ID] = c
@@ -194,13 +198,25 @@ func (k *checker) sessionGoesOn(s *state.Session, c *state.Container) {
 	if d := k.lasting("widowed "+s.ID, widowed); d > patience {
 		k.violate("C7", "session %s is %s for %s on container %s, which is gone or lives another life", s.ID, s.Phase, d, s.Container)
 	}
-	p := k.w.procs[s.Container]
-	linked := p != nil && p.alive && !p.hung() && p.link != nil && p.boot == s.BootID && k.calmSince() > time.Minute
+	_, linked := k.linked(s)
 	if d := k.lasting("ending "+s.ID, linked && s.Phase == state.Ending); d > patience {
 		k.violate("C7", "session %s is ending for %s", s.ID, d)
 	}
-	if waits := k.w.clock().Sub(s.BoundAt); linked && s.Phase == state.Bound && s.Refused == "" && p.held[s.ID] == nil && waits > 3*time.Second {
-		k.violate("C8", "session %s is bound for %s, and container %s has not been told", s.ID, waits, s.Container)
+}
+
+// linked tells whether a session's container is there to be told things, and was for a while.
+func (k *checker) linked(s *state.Session) (*process, bool) {
+	p := k.w.procs[s.Container]
+	return p, p != nil && p.alive && !p.hung() && p.link != nil && p.boot == s.BootID && k.calmSince() > time.Minute
+}
+
+// orders asks whether containers are told of what is bound to them, which waits for no leader.
+func (k *checker) orders() {
+	for _, s := range k.sessions() {
+		p, linked := k.linked(s)
+		if waits := k.w.clock().Sub(s.BoundAt); linked && s.Phase == state.Bound && s.Refused == "" && p.held[s.ID] == nil && waits > 3*time.Second {
+			k.violate("C8", "session %s is bound for %s, and container %s has not been told", s.ID, waits, s.Container)
+		}
 	}
 }
 

@@ -38,9 +38,9 @@ func (l *losses) lately(d time.Duration) bool {
 	return len(l.all) > 0 && l.w.now-l.all[len(l.all)-1].at < d
 }
 
-// before tells whether the store had lost data by that time.
-func (l *losses) before(t time.Duration) bool {
-	return len(l.all) > 0 && l.all[0].at <= t
+// between tells whether what was written at one time was lost by another.
+func (l *losses) between(written, by time.Duration) bool {
+	return slices.ContainsFunc(l.all, func(x loss) bool { return x.since <= written && written <= x.at && x.at <= by })
 }
 
 // lost tells whether what was written at that time was lost.

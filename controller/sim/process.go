@@ -25,7 +25,7 @@ type process struct {
 	drainSeq  int64
 	drainedAt time.Duration       // when it acknowledges that it drains
 	held      map[string]*browser // by session id
-	letGo     map[string]letting  // sessions that it has held in this life and holds no more
+	letGo     map[string]letting  // sessions that it has let go of by itself or was told to
 	link      *link               // nil: it has none
 
 	registeredAt time.Duration // in this life; zero: not yet
@@ -45,8 +45,9 @@ type browser struct {
 
 // letting is the end of a session in a container.
 type letting struct {
-	at      time.Duration
-	unknown bool // the store had it nowhere, or elsewhere, so that nobody could write the end down
+	since, at time.Duration // for which it was there
+	bindRev   int64
+	unknown   bool // the store did not have it there, so that nobody could write the end down
 }
 
 // slack is how much longer than ordered a session lives, should nobody end it.
@@ -253,9 +254,10 @@ func (p *process) crash(session string) {
 }
 
 func (p *process) drop(session string) {
-	delete(p.held, session)
 	s, err := p.w.store.Session(background, session)
-	p.letGo[session] = letting{p.w.now, err != nil || !s.BoundTo(p.id, p.boot)}
+	b := p.held[session]
+	p.letGo[session] = letting{b.since, p.w.now, b.bindRev, err != nil || !s.BoundTo(p.id, p.boot)}
+	delete(p.held, session)
 	if p.w.protocol == 1 {
 		p.w.store.UnnoteV1(p.id, session)
 	}

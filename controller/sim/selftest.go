@@ -19,10 +19,20 @@ func SelfTest() []string {
 		{"I1", "a task is stopped while it serves a session, and somebody remembers its container, which the store has lost", func(w *World) {
 			r, t := w.replicas[0], w.busyTask()
 			w.protocol, t.process.registeredAt = 1, 1
+			w.check.expired["c"] = w.now
+			w.now += time.Second
 			w.check.losses.strike(0, 0, w.store.Wipe)
 			w.now += time.Minute
 			r.mirror.ApplyContainer(&state.Container{ID: "c", BootID: "b", Phase: state.ContainerReady, Rev: 1})
 			r.listed = w.now
+			w.check.stopped(t)
+		}},
+		{"I1", "a task is stopped while it serves a session, nobody knows of it, and its launch was not given up", func(w *World) {
+			t := w.busyTask()
+			w.protocol, t.process.registeredAt = 1, 1
+			w.now += time.Second
+			w.check.losses.strike(0, 0, w.store.Wipe)
+			w.now += time.Minute
 			w.check.stopped(t)
 		}},
 		{"I1", "a busy container passes the point of no return", func(w *World) {

@@ -64,6 +64,9 @@ func relaying(ctx context.Context, b *bench) error {
 	names := []string{ourName}
 	proxies := []string{ourName}
 	for _, path := range b.beside {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("-beside: %w", err)
+		}
 		proxies = append(proxies, filepath.Base(path))
 		names = append(names, filepath.Base(path))
 	}
@@ -81,6 +84,11 @@ func relaying(ctx context.Context, b *bench) error {
 		names = append(names, w.name)
 		if slices.Contains(chosen, w.name) {
 			work = append(work, w)
+		}
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return fmt.Errorf("two things to measure are called %s: name the files of -beside otherwise", name)
 		}
 	}
 	for _, name := range chosen {
@@ -221,14 +229,14 @@ func (r *relayBench) print(proxies []string) {
 				cell += fmt.Sprintf(" (%.2f)", ratio)
 			}
 			row = append(row, cell)
-			other = append(other, fmt.Sprintf("%.3f", median(ratios(of[name], of[ourName]))))
+			other = append(other, number(median(ratios(of[name], of[ourName]))))
 		}
 		rows = append(rows, append(row, q.goal))
 		others = append(others, other)
 	}
 	table(r.out, rows)
 	fmt.Fprintf(r.out, "\nMedians; in brackets the median of the ratios, each within one round, to nginx-32k (set-up: nginx; latency, memory: the peer with the lowest median).\n")
-	if len(r.builds) > 1 {
+	if len(r.builds) > 1 && slices.Contains(proxies, ourName) {
 		fmt.Fprintf(r.out, "\nMedian of the ratios to %s, each within one round:\n\n", ourName)
 		table(r.out, others)
 	}

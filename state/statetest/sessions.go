@@ -431,8 +431,19 @@ func testEnds(t *testing.T, w *world) {
 	w.is(err, state.ErrConflict)
 	_, err = end(w.lead(), state.End{Session: "s2", Reason: "bored"})
 	w.is(err, state.ErrInvalid)
-	_, err = end(w.lead(), state.End{Session: "s2", BindRev: s.BindRev, Reason: state.Failed})
-	w.is(err, state.ErrConflict) // it became ready while that was decided
+	for _, confirmed := range []bool{false, true} { // it became ready while that was decided
+		for _, rev := range []int64{0, s.BindRev} {
+			_, err = end(w.lead(), state.End{Session: "s2", BindRev: rev, Reason: state.Failed, Confirmed: confirmed})
+			w.is(err, state.ErrConflict)
+		}
+	}
+	if got := w.session("s2"); got.Phase != state.Ready {
+		t.Fatalf("it is %s since", got.Phase)
+	}
+	s = w.sessionIn(state.Ready, "s4", "c1", owner)
+	if s, err = end(owner, state.End{Session: "s4", BindRev: s.BindRev, Reason: state.Failed}); err != nil || s.Phase != state.Ending {
+		t.Fatalf("its owner, who knows, gets %v and it is %v", err, s)
+	}
 	w.admit("s3", "u")
 	s = w.bind("s3", "c1")
 	_, err = w.store.Refuse(w.ctx, owner, "s3", s.BindRev, "no memory")

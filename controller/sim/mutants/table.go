@@ -17,6 +17,7 @@ const (
 	mirrorGo     = "state/mirror.go"
 	checkerGo    = "controller/sim/checker.go"
 	livenessGo   = "controller/sim/liveness.go"
+	lossGo       = "controller/sim/loss.go"
 )
 
 // The nets beside the simulation.
@@ -101,6 +102,7 @@ var mutants = []mutant{
 	{name: "store: an end frees no slot", by: onMemory, edits: []edit{{memSessions, "if c, ok := m.containers[s.Container]; ok && s.Phase != Pending {", "if c, ok := m.containers[s.Container]; ok && s.Phase == Pending {"}}},
 	{name: "store: a released slot stays", edits: []edit{{memSessions, "m.freeSlot(c, id, m.stamp())", "_ = m.stamp()"}}},
 	{name: "store: what was refused ends for ever", edits: []edit{{memSessions, "if s.Phase != Pending && s.Refused == \"\" && !e.Confirmed {", "if s.Phase != Pending && !e.Confirmed {"}}},
+	{name: "store: what has become ready ends as failed", by: onMemory, edits: []edit{{memSessions, "e.Reason == Failed && s.Phase == Ready {", "e.Reason == Failed && s.Phase == Bound {"}}},
 	{name: "store: an ended id is admitted again", by: onMemory, edits: []edit{{memSessions, "if s, ok := m.sessions[a.ID]; ok {", "if s, ok := m.sessions[a.ID]; ok && s.Phase != Ended {"}}},
 	{name: "store: registering again is another life", edits: []edit{{memContainer, "if c.BootID != r.BootID {", "if c.BootID != \"\" {"}}},
 	{name: "store: who is stopping may register", edits: []edit{{memContainer, "} else if old.Phase == Stopping || old.Phase == Gone {", "} else if old.Phase == Gone && r.BootID == \"\" {"}}},
@@ -132,11 +134,12 @@ var mutants = []mutant{
 	{name: "scripts: a document is written over whatever it says", by: onRedis, edits: []edit{{lua + "document_swap.lua", "if type(value) == 'table' or value ~= ARGV[1] then", "if type(value) == 'table' then"}}},
 
 	// the checker
-	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) &&", "busy && k.dark(t.process) &&"}}},
+	{name: "checker: a busy task may be stopped", by: selfTest, edits: []edit{{checkerGo, "busy && !k.dark(t.process) && !(expired", "busy && k.dark(t.process) && !(expired"}}},
 	{name: "checker: one session too many is no matter", by: selfTest, edits: []edit{{checkerGo, "if used > c.MaxSessions {", "if used > c.MaxSessions+1 {"}}},
 	{name: "checker: an old epoch is no matter", by: selfTest, edits: []edit{{checkerGo, "by.Epoch != 0 && by.Epoch != k.w.epoch && by.Epoch != k.losses.epoch {", "by.Epoch != 0 && by.Epoch > k.w.epoch && by.Epoch != k.losses.epoch {"}}},
 	{name: "checker: a drain below the minimum is no matter", by: selfTest, edits: []edit{{checkerGo, "staying < k.w.policy.Pool.Min && !retired {", "staying+1 < k.w.policy.Pool.Min && !retired {"}}},
 	{name: "checker: sessions may be lost for no reason", by: selfTest, edits: []edit{{checkerGo, "if serves {", "if !serves {"}}},
 	{name: "checker: what is held may be ended as confirmed", by: selfTest, edits: []edit{{livenessGo, "b != nil && b.goneAt == 0 {", "b != nil && b.goneAt != 0 {"}}},
+	{name: "checker: what somebody remembers excuses, too", by: selfTest, edits: []edit{{lossGo, "{ _, known := m.Container(p.id); return known })", "{ return false })"}}},
 	{name: "checker: nothing lasts", by: selfTest, edits: []edit{{livenessGo, "return k.w.now - k.since[what]", "return 0"}}},
 }

@@ -24,7 +24,7 @@ if leading and s.phase ~= 'ending' and ARGV[8] == 'deadline' and now < deadline 
   return refuse('CONFLICT', 'its deadline is in ' .. text(deadline - now) .. ' ms')
 end
 if leading and s.phase == 'ready' and ARGV[8] == 'failed' then
-  return refuse('CONFLICT', 'the session is ready since')
+  return refuse('CONFLICT', 'the session has become ready')
 end
 if holds(s.phase) and s.container ~= containerID then return refuse('ELSEWHERE', s.container) end
 
