@@ -378,8 +378,9 @@ func TestASlotWithoutItsSessionIsFreedOnceTheContainerSaysSo(t *testing.T) {
 	if _, err := w.store.Unbind(t.Context(), w.leader, state.Unbinding{Session: "ses_1", BindRev: s.BindRev, Why: "late"}); err != nil {
 		t.Fatal(err)
 	}
-	w.links("r1", func(cfg *proxy.LinksConfig) { cfg.Registerer = nil })
+	// First, or the order might be of a link that the registration ends.
 	w.register(c, "r1")
+	w.links("r1", func(cfg *proxy.LinksConfig) { cfg.Registerer = nil })
 	o := c.expect(wire.DestroySession)
 	if got := w.container("cnt_1").Slots; len(got) != 1 {
 		t.Fatalf("slots %v before the container has said so", got)
