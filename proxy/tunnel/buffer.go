@@ -48,90 +48,92 @@ type source struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil: conn is not a plain TCP connection
 
-	// owned by the caller of next
+	// take gets what was read, and tells whether it wants more. It must not keep p.
+	take func(p []byte) bool
+
+	// owned by the caller of feed
 	try   func(fd uintptr) bool // made once, so that waiting allocates nothing
 	small []byte                // without raw only
 	large bool                  // without raw: the last read has filled its buffer
-	buf   *buffer
-	n     int
 	err   error
+
+	// The kernel can tell with each read whether anything is left to be read. It is asked to once
+	// uncounted more reads have been made, for that costs a call; below zero, never.
+	uncounted int
+	counted   bool
 }
 
-func (s *source) init(conn net.Conn) {
-	s.conn, s.raw = conn, rawConn(conn)
+// init is for who finds a reset by other means, if uncounted is not below zero: the kernel does
+// not tell of one.
+func (s *source) init(conn net.Conn, uncounted int, take func(p []byte) bool) {
+	s.conn, s.raw, s.uncounted, s.take = conn, rawConn(conn), uncounted, take
 	if s.raw != nil {
 		s.try = s.tryRead
 	}
 }
 
-// next waits for bytes and returns them. They are good until the caller has given buf, which
-// may be nil, to release. With an error, io.EOF included, there are none.
-func (s *source) next() (p []byte, buf *buffer, err error) {
+// feed waits for bytes and gives them to take: once, or again and again until take wants no
+// more or more may be there at once. With an error, io.EOF included, there are none any more.
+func (s *source) feed() error {
 	if s.raw == nil {
-		return s.nextWrapped()
+		return s.feedWrapped()
 	}
-	err = s.raw.Read(s.try)
-	buf, n, tried := s.buf, s.n, s.err
-	s.buf, s.n, s.err = nil, 0, nil
-	switch {
-	case n > 0:
-		return buf[:n], buf, nil
-	case err != nil:
-		return nil, nil, err
-	case tried != nil:
-		return nil, nil, tried
-	default:
-		return nil, nil, io.EOF
+	err := s.raw.Read(s.try)
+	if s.err != nil {
+		err, s.err = s.err, nil
 	}
+	return err
 }
 
-// tryRead reads what is there. It tells false, holding nothing, if the poller must wait.
+// tryRead reads what is there and has it taken. It tells false, holding nothing, if the poller
+// must wait: after a read that has left nothing it need not be tried in vain, because whatever
+// comes from then on is news to the poller. That holds for one call of the connection's Read only.
 func (s *source) tryRead(fd uintptr) bool {
 	buf := buffers.Get().(*buffer)
+	defer release(buf)
 	for {
-		n, errno := rawRead(fd, buf[:])
+		n, left, errno := rawReceive(fd, buf[:], s.counted)
 		switch {
 		case n > 0:
-			s.buf, s.n = buf, n
-			return true
+			if s.uncounted > 0 {
+				s.uncounted--
+			} else if s.uncounted == 0 {
+				s.uncounted, s.counted = -1, countQueued(fd)
+			}
+			return !s.take(buf[:n]) || left
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
-			release(buf)
 			return false
+		case errno == 0:
+			s.err = io.EOF
 		default:
-			release(buf)
-			if errno != 0 {
-				s.err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
-			}
-			return true
+			s.err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
 		}
+		return true
 	}
 }
 
-// nextWrapped is next for connections that have to be read to be waited for: a small buffer
+// feedWrapped is feed for connections that have to be read to be waited for: a small buffer
 // while little comes, a large one while much does.
-func (s *source) nextWrapped() ([]byte, *buffer, error) {
-	for {
-		var buf *buffer
-		p := s.small
-		if s.large {
-			buf = buffers.Get().(*buffer)
-			p = buf[:]
-		} else if p == nil {
-			p = make([]byte, smallSize)
-			s.small = p
-		}
-		n, err := s.conn.Read(p)
-		s.large = n == len(p)
-		if n > 0 {
-			return p[:n], buf, nil // an error comes again with the next call
-		}
-		release(buf)
-		if err != nil {
-			return nil, nil, err
-		}
+func (s *source) feedWrapped() error {
+	var buf *buffer
+	p := s.small
+	if s.large {
+		buf = buffers.Get().(*buffer)
+		defer release(buf)
+		p = buf[:]
+	} else if p == nil {
+		p = make([]byte, smallSize)
+		s.small = p
 	}
+	n, err := s.conn.Read(p)
+	s.large = n == len(p)
+	if n > 0 {
+		s.take(p[:n])
+		return nil // an error comes again with the next call
+	}
+	return err
 }
 
 // sink writes a connection, and shows whether it has to wait for its peer.

@@ -230,10 +230,11 @@ func plainError(err error) error {
 	return net.ErrClosed
 }
 
-// setOption sets what a connection can do without.
-func setOption(fd uintptr, level, name, value int) {
+// setOption sets what a connection can do without, and tells whether it has it now.
+func setOption(fd uintptr, level, name, value int) bool {
 	v := int32(value)
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), 4, 0)
+	return errno == 0
 }
 
 var _ interface {

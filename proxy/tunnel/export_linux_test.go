@@ -43,3 +43,16 @@ func (t *Tunnel) TunedForTest() (client, backend time.Duration, probes bool) {
 	up, down := t.toBackend.src, t.toClient.src
 	return answer(up), answer(down), asks(up) && asks(down)
 }
+
+// FeedForTest is what feeds a flow, and tells once that has ended how often it tried to read.
+func FeedForTest(conn net.Conn, uncounted int, take func(p []byte) bool) (feed func() error, tries func() int) {
+	var s source
+	n := 0
+	s.init(conn, uncounted, take)
+	try := s.try
+	s.try = func(fd uintptr) bool {
+		n++
+		return try(fd)
+	}
+	return s.feed, func() int { return n }
+}

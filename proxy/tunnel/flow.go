@@ -35,6 +35,9 @@ type flow struct {
 	source  source
 	frames  scanner
 	splicer *splicer
+	// what accept met with, and is to do
+	readErr, writeErr error
+	discarding        bool
 
 	watch watch // the keeper's
 }
@@ -57,7 +60,11 @@ const (
 
 func (f *flow) init(t *Tunnel, from Side, src Peer, dst net.Conn) {
 	f.tunnel, f.from, f.src, f.dst, f.early = t, from, src.Conn, dst, src.Early
-	f.source.init(src.Conn)
+	uncounted := -1
+	if t.cfg.Keeper != nil { // it parks idle flows, and that finds a reset
+		uncounted = t.cfg.Keeper.uncounted
+	}
+	f.source.init(src.Conn, uncounted, f.accept)
 	f.sink.init(dst)
 	f.frames.masked = from == Client
 }
@@ -149,25 +156,16 @@ func (f *flow) pump() (readErr, writeErr error) {
 				return nil, err
 			}
 		}
-		p, buf, err := f.source.next()
-		if err != nil {
-			if f.wishes.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-				continue // it was the keeper who called
-			}
+		err := f.source.feed()
+		switch {
+		case f.readErr != nil || f.writeErr != nil:
+			return f.readErr, f.writeErr
+		case f.wishes.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded):
+			continue // it was the keeper who called
+		case err != nil:
 			return err, nil
 		}
-		if f.tunnel.isClosing.Load() {
-			// What came after Close may be the answer to the close frame that the other direction
-			// has sent by then: this side is to get ours.
-			release(buf)
-			return os.ErrDeadlineExceeded, nil
-		}
-		err = f.move(p)
-		release(buf)
-		if err != nil {
-			return nil, err
-		}
-		if f.frames.left >= spliceMin && !f.frames.malformed {
+		if f.spliceable() {
 			if moved, readErr, writeErr := f.splice(); moved && (readErr != nil || writeErr != nil) {
 				if f.wishes.Load() != 0 && errors.Is(readErr, os.ErrDeadlineExceeded) {
 					continue
@@ -177,6 +175,24 @@ func (f *flow) pump() (readErr, writeErr error) {
 		}
 	}
 }
+
+// accept takes what was read, and tells whether more of it is wanted.
+func (f *flow) accept(p []byte) bool {
+	switch {
+	case f.discarding:
+		return true
+	case f.tunnel.isClosing.Load():
+		// What came after Close may be the answer to the close frame that the other direction
+		// has sent by then: this side is to get ours.
+		f.readErr = os.ErrDeadlineExceeded
+		return false
+	}
+	f.writeErr = f.move(p)
+	return f.writeErr == nil && !f.spliceable()
+}
+
+// spliceable tells whether so much of a frame is to come that the kernel should move it.
+func (f *flow) spliceable() bool { return f.frames.left >= spliceMin && !f.frames.malformed }
 
 // grant does what the keeper wishes.
 func (f *flow) grant() (parked bool, writeErr error) {
@@ -262,12 +278,8 @@ func (f *flow) tell(c CloseFrame) {
 // discard reads src to its end, for a bounded time.
 func (f *flow) discard() {
 	_ = f.src.SetReadDeadline(time.Now().Add(closeTimeout))
-	for {
-		_, buf, err := f.source.next()
-		if err != nil {
-			return
-		}
-		release(buf)
+	f.discarding = true
+	for f.source.feed() == nil {
 	}
 }
 

@@ -29,13 +29,18 @@ const (
 	keeperTick = time.Second
 )
 
+// chattyReads is how often a connection is read before it is worth a call to make each of
+// those that follow one less.
+const chattyReads = 8
+
 // Keeper looks after tunnels: it takes idle ones their goroutines, pings clients that hear
 // nothing, closes those that take nothing, and finds peers that are not there any more. One
 // goroutine does that for all of them: no tunnel has a timer.
 type Keeper struct {
 	// set once in NewKeeper
-	cfg     KeeperConfig
-	parking *parking
+	cfg       KeeperConfig
+	parking   *parking
+	uncounted int // see source
 
 	looks atomic.Uint64 // for tests
 
@@ -65,7 +70,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	if cfg.Tick == 0 {
 		cfg.Tick = keeperTick
 	}
-	return &Keeper{cfg: cfg, parking: newParking()}
+	return &Keeper{cfg: cfg, parking: newParking(), uncounted: chattyReads}
 }
 
 // Run looks after tunnels until ctx ends. It must be called once at most.

@@ -65,17 +65,21 @@ func TestParked(t *testing.T) {
 		"not TCP":           TestConnectionsThatAreNotTCPWorkToo,
 		"panic":             TestAPanicEndsThatTunnelAlone,
 		"nothing is behind": TestNothingIsLeftBehind,
+		"no allocations":    TestNothingIsAllocatedPerMessage,
 	} {
 		t.Run(name, test)
 	}
 }
 
-// keeperOf gives tests below TestParked a hasty keeper, and others none.
+// keeperOf gives tests below TestParked a hasty keeper, for whom each tunnel is a chatty one, and
+// others none.
 func keeperOf(t *testing.T) *tunnel.Keeper {
 	if !strings.HasPrefix(t.Name(), "TestParked/") {
 		return nil
 	}
-	return keep(t, hasty)
+	k := keep(t, hasty)
+	k.CountAtOnceForTest()
+	return k
 }
 
 func TestIdleTunnelsHaveNoGoroutines(t *testing.T) {

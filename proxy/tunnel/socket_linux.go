@@ -24,6 +24,44 @@ func rawIO(call, fd uintptr, p []byte) (int, syscall.Errno) {
 	return int(n), 0
 }
 
+// received is what the kernel fills in along with the bytes that it hands over.
+type received struct {
+	header  syscall.Msghdr
+	bytes   syscall.Iovec
+	control struct {
+		header syscall.Cmsghdr
+		left   int32
+		_      [4]byte
+	}
+}
+
+// rawReceive is rawRead, which also tells whether anything may be left to be read, the end of
+// the stream included. A reset is not told of. Without counted, which countQueued must have
+// gone before, something may always be left.
+func rawReceive(fd uintptr, p []byte, counted bool) (n int, left bool, errno syscall.Errno) {
+	if !counted {
+		n, errno = rawRead(fd, p)
+		return n, true, errno
+	}
+	var r received
+	r.bytes.Base = &p[0]
+	r.bytes.SetLen(len(p))
+	r.header.Iov, r.header.Iovlen = &r.bytes, 1
+	r.header.Control = (*byte)(unsafe.Pointer(&r.control))
+	r.header.SetControllen(int(unsafe.Sizeof(r.control)))
+	got, _, errno := syscall.RawSyscall(syscall.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&r)), 0)
+	if errno != 0 {
+		return 0, true, errno
+	}
+	c := &r.control
+	known := int(r.header.Controllen) >= syscall.CmsgLen(4) && c.header.Level == syscall.IPPROTO_TCP && c.header.Type == tcpQueued
+	return int(got), !known || c.left != 0, 0
+}
+
+// countQueued has the kernel tell with each read how many bytes are left, one at the end of
+// the stream. It tells whether it can.
+func countQueued(fd uintptr) bool { return setOption(fd, syscall.IPPROTO_TCP, tcpQueued, 1) }
+
 // unheard is for how long the peer has not answered anything, be it what was sent or a probe; zero
 // if nobody knows, or if the peer wants nothing now: then it is asked too rarely.
 func unheard(conn net.Conn) (d time.Duration) {
@@ -75,6 +113,7 @@ func disconnect(conn net.Conn) {
 const (
 	tcpUserTimeout  = 18
 	tcpNotSentLowat = 25
+	tcpQueued       = 36 // TCP_INQ, since 4.18; that it counts the stream's end since 5.1
 )
 
 // notSent is how many bytes of one client may wait in the kernel before they are on their way.
@@ -96,7 +135,7 @@ func TuneListener(raw syscall.RawConn, stall time.Duration) {
 
 func tuneRaw(raw syscall.RawConn, side Side, userTimeout time.Duration) {
 	_ = raw.Control(func(fd uintptr) {
-		set := func(level, name, value int) { setOption(fd, level, name, value) }
+		set := func(level, name, value int) { _ = setOption(fd, level, name, value) }
 		wanted := int32(userTimeout / time.Millisecond)
 		if side == Client {
 			var has, size int32 = 0, 4

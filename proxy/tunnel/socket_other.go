@@ -21,6 +21,15 @@ func rawIO(n int, err error) (int, syscall.Errno) {
 	return n, 0
 }
 
+// rawReceive is rawRead. More may always be left.
+func rawReceive(fd uintptr, p []byte, _ bool) (n int, left bool, errno syscall.Errno) {
+	n, errno = rawRead(fd, p)
+	return n, true, errno
+}
+
+// countQueued is what cannot be had here.
+func countQueued(uintptr) bool { return false }
+
 // tune finds a peer that went away without a word, if nothing is under way to it.
 func tune(conn net.Conn, _ Side, _ time.Duration) {
 	if tcp, ok := under(conn).(*net.TCPConn); ok {

@@ -350,19 +350,23 @@ func (t *Tunnel) isLast(f *flow) bool {
 	return f.back.phase == over
 }
 
-// abort closes both connections at once.
+// abort closes both connections at once. It waits for whoever is using them at the moment, and
+// that one may want the lock.
 func (t *Tunnel) abort() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.bounded = true // nobody parks any more
 	for _, f := range t.flows() {
 		if f.armed {
 			t.cfg.Keeper.parking.forget(f)
 			f.armed = false
 		}
-		_ = f.src.Close()
 		if f.phase == parked {
 			t.goLocked(f) // it finds its connection closed
 		}
+	}
+	t.mu.Unlock()
+	for _, f := range t.flows() {
+		_ = f.src.Close()
 	}
 }
 
