@@ -8,16 +8,20 @@ import (
 	"unsafe"
 )
 
-// rawRead and rawWrite are read(2) and write(2) for sockets that never block, for which the
-// scheduler need not be told.
-func rawRead(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.SYS_READ, fd, p) }
+// rawRead and rawWrite are recv(2) and send(2) for sockets that never block, for which the
+// scheduler need not be told. Read and write would go a longer way, through the file's layer.
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
+	return rawIO(syscall.SYS_RECVFROM, fd, p, 0)
+}
 
-func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) { return rawIO(syscall.SYS_WRITE, fd, p) }
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
+	return rawIO(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
+}
 
 // rawIO returns a count above zero, or zero: with an errno a failure, without one the end.
 // p is not empty.
-func rawIO(call, fd uintptr, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+func rawIO(call, fd uintptr, p []byte, flags uintptr) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
