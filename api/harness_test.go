@@ -106,17 +106,31 @@ func (h *house) until(what string, holds func() bool) {
 	}
 }
 
+// documents calls see with each new document, some of them more than once.
+func (h *house) documents(see func(id string)) (cancel func()) {
+	return h.mirror.Subscribe(func(hints []state.Hint) {
+		for _, hint := range hints {
+			switch hint.Kind {
+			case state.KindDocument:
+				see(hint.ID)
+			case state.KindAll: // some may have been missed
+				ids, err := h.store.DocumentIDs(context.Background())
+				if err != nil {
+					h.t.Error(err)
+				}
+				for _, id := range ids {
+					see(id)
+				}
+			}
+		}
+	})
+}
+
 // lead admits, binds and readies every new document, as leader and agent would.
 func (h *house) lead(cold bool) {
 	h.container("cnt_lead", 1000)
 	wake := make(chan string, 1000)
-	cancel := h.mirror.Subscribe(func(hints []state.Hint) {
-		for _, hint := range hints {
-			if hint.Kind == state.KindDocument {
-				wake <- hint.ID
-			}
-		}
-	})
+	cancel := h.documents(func(id string) { wake <- id })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -104,14 +104,10 @@ func TestCreateThatEndsBeforeItIsReadySaysSo(t *testing.T) {
 	h := newHouse(t, func(c *api.Config) { c.CreateWait = 20 * time.Second })
 	ended := make(chan struct{})
 	var ids = make(chan string, 1)
-	cancel := h.mirror.Subscribe(func(hints []state.Hint) {
-		for _, hint := range hints {
-			if hint.Kind == state.KindDocument {
-				select {
-				case ids <- hint.ID:
-				default:
-				}
-			}
+	cancel := h.documents(func(id string) {
+		select {
+		case ids <- id:
+		default:
 		}
 	})
 	defer cancel()
