@@ -191,6 +191,9 @@ func (m *Memory) End(ctx context.Context, by Authority, e End) (*Session, error)
 			if by.Container == "" && e.Reason == Failed && s.Phase == Ready {
 				return false, conflict("the session has become ready")
 			}
+			if by.Container == "" && e.Reason == Failed && s.Phase == Bound && e.BindRev == 0 {
+				return false, conflict("the session has been bound")
+			}
 			s.Reason, s.Message = e.Reason, e.Message
 		}
 		s.Rev = m.stamp()

@@ -96,7 +96,8 @@ type Sessions interface {
 	//   ending                          → ended if e.Confirmed, keeping the first reason; else ErrConflict
 	// e.Confirmed says that no container holds the session any more; it frees the slot.
 	// ErrConflict if a leader takes a deadline for passed that is not, by the store's clock: it was
-	// amended since. The same if it gives up as failed what has become ready meanwhile.
+	// amended since. The same if it gives up as failed what has become ready meanwhile, or, naming
+	// no binding, what has been bound.
 	// An owner may end only what is bound to its container under e.BindRev.
 	End(ctx context.Context, by Authority, e End) (*Session, error)
 	// Release frees a slot that a session holds in by.Container although it is bound

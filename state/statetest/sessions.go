@@ -440,6 +440,13 @@ func testEnds(t *testing.T, w *world) {
 	if got := w.session("s2"); got.Phase != state.Ready {
 		t.Fatalf("it is %s since", got.Phase)
 	}
+	w.admit("s5", "u")
+	s = w.bind("s5", "c1")
+	_, err = end(w.lead(), state.End{Session: "s5", Reason: state.Failed}) // it takes it for pending
+	w.is(err, state.ErrConflict)
+	if s, err = end(w.lead(), state.End{Session: "s5", BindRev: s.BindRev, Reason: state.Failed}); err != nil || s.Phase != state.Ending {
+		t.Fatalf("a leader who knows that it is bound gets %v and it is %v", err, s)
+	}
 	s = w.sessionIn(state.Ready, "s4", "c1", owner)
 	if s, err = end(owner, state.End{Session: "s4", BindRev: s.BindRev, Reason: state.Failed}); err != nil || s.Phase != state.Ending {
 		t.Fatalf("its owner, who knows, gets %v and it is %v", err, s)

@@ -26,6 +26,9 @@ end
 if leading and s.phase == 'ready' and ARGV[8] == 'failed' then
   return refuse('CONFLICT', 'the session has become ready')
 end
+if leading and s.phase == 'bound' and ARGV[8] == 'failed' and ARGV[7] == '0' then
+  return refuse('CONFLICT', 'the session has been bound')
+end
 if holds(s.phase) and s.container ~= containerID then return refuse('ELSEWHERE', s.container) end
 
 if s.phase ~= 'ending' then redis.call('HSET', SESSION, 'reason', ARGV[8], 'message', ARGV[9]) end
