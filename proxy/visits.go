@@ -34,7 +34,7 @@ type pastVisit struct {
 }
 
 // Run looks after the clients until ctx ends, which must outlast Drain. Without it clients are
-// served, but neither pinged nor closed when they stall.
+// served, but neither pinged nor closed when they stall, and a reset may go unnoticed.
 func (r *Relay) Run(ctx context.Context) error { return r.keeper.Run(ctx) }
 
 // reserve counts a client that is about to be joined, unless there are too many already or

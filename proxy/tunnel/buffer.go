@@ -22,13 +22,6 @@ type buffer [bufferSize]byte
 // buffers is shared by all tunnels of the process. It holds no state, only spare memory.
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// release gives a buffer back. Nil is none.
-func release(buf *buffer) {
-	if buf != nil {
-		buffers.Put(buf)
-	}
-}
-
 // rawConn is the connection below conn, if the kernel alone stands between us and its bytes.
 func rawConn(conn net.Conn) syscall.RawConn {
 	switch conn.(type) {
@@ -43,13 +36,16 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
+// taker is who gets what a source has read. accept must not keep p; false has feed return. It is no
+// function of a flow because that would be one more frame on a small stack.
+type taker interface{ accept(p []byte) bool }
+
 // source reads a connection without holding a buffer while there is nothing to read.
 type source struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil: conn is not a plain TCP connection
 
-	// take gets what was read, and tells whether it wants more. It must not keep p.
-	take func(p []byte) bool
+	taker taker
 
 	// owned by the caller of feed
 	try   func(fd uintptr) bool // made once, so that waiting allocates nothing
@@ -65,15 +61,15 @@ type source struct {
 
 // init is for who finds a reset by other means, if uncounted is not below zero: the kernel does
 // not tell of one.
-func (s *source) init(conn net.Conn, uncounted int, take func(p []byte) bool) {
-	s.conn, s.raw, s.uncounted, s.take = conn, rawConn(conn), uncounted, take
+func (s *source) init(conn net.Conn, uncounted int, taker taker) {
+	s.conn, s.raw, s.uncounted, s.taker = conn, rawConn(conn), uncounted, taker
 	if s.raw != nil {
 		s.try = s.tryRead
 	}
 }
 
-// feed waits for bytes and gives them to take: once, or again and again until take wants no
-// more or more may be there at once. With an error, io.EOF included, there are none any more.
+// feed waits for bytes and gives them to its taker. It returns when that wants it to, or when
+// another read may find something at once. With an error, io.EOF included, nothing comes any more.
 func (s *source) feed() error {
 	if s.raw == nil {
 		return s.feedWrapped()
@@ -88,30 +84,39 @@ func (s *source) feed() error {
 // tryRead reads what is there and has it taken. It tells false, holding nothing, if the poller
 // must wait: after a read that has left nothing it need not be tried in vain, because whatever
 // comes from then on is news to the poller. That holds for one call of the connection's Read only.
-func (s *source) tryRead(fd uintptr) bool {
+//
+// Writing is deep down from here, and the stack that a goroutine begins with has to do: hence no
+// defer, and failures made elsewhere.
+func (s *source) tryRead(fd uintptr) (done bool) {
 	buf := buffers.Get().(*buffer)
-	defer release(buf)
-	for {
-		n, left, errno := rawReceive(fd, buf[:], s.counted)
-		switch {
-		case n > 0:
-			if s.uncounted > 0 {
-				s.uncounted--
-			} else if s.uncounted == 0 {
-				s.uncounted, s.counted = -1, countQueued(fd)
-			}
-			return !s.take(buf[:n]) || left
-		case errno == syscall.EINTR:
-			continue
-		case errno == syscall.EAGAIN:
-			return false
-		case errno == 0:
-			s.err = io.EOF
-		default:
-			s.err = &net.OpError{Op: "read", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
-		}
-		return true
+	n, left, errno := rawReceive(fd, buf[:], s.counted)
+	for errno == syscall.EINTR {
+		n, left, errno = rawReceive(fd, buf[:], s.counted)
 	}
+	switch {
+	case n > 0:
+		if s.uncounted > 0 {
+			s.uncounted--
+		} else if s.uncounted == 0 {
+			s.uncounted, s.counted = -1, countQueued(fd)
+		}
+		done = !s.taker.accept(buf[:n]) || left
+	case errno != syscall.EAGAIN:
+		s.err = failure("read", s.conn, errno)
+		done = true
+	}
+	buffers.Put(buf)
+	return done
+}
+
+// failure is why a connection can be used no more: io.EOF without an errno.
+//
+//go:noinline
+func failure(op string, conn net.Conn, errno syscall.Errno) error {
+	if errno == 0 {
+		return io.EOF
+	}
+	return &net.OpError{Op: op, Net: "tcp", Source: conn.LocalAddr(), Addr: conn.RemoteAddr(), Err: errno}
 }
 
 // feedWrapped is feed for connections that have to be read to be waited for: a small buffer
@@ -121,7 +126,7 @@ func (s *source) feedWrapped() error {
 	p := s.small
 	if s.large {
 		buf = buffers.Get().(*buffer)
-		defer release(buf)
+		defer buffers.Put(buf)
 		p = buf[:]
 	} else if p == nil {
 		p = make([]byte, smallSize)
@@ -130,8 +135,8 @@ func (s *source) feedWrapped() error {
 	n, err := s.conn.Read(p)
 	s.large = n == len(p)
 	if n > 0 {
-		s.take(p[:n])
-		return nil // an error comes again with the next call
+		s.taker.accept(p[:n])
+		return nil // in any case; an error comes again with the next call
 	}
 	return err
 }
@@ -194,7 +199,7 @@ func (s *sink) tryWrite(fd uintptr) bool {
 			s.blocked.Store(true)
 			return false
 		default:
-			s.err = &net.OpError{Op: "write", Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: errno}
+			s.err = failure("write", s.conn, errno)
 			return true
 		}
 	}

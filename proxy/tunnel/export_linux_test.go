@@ -17,9 +17,6 @@ func ConnectAfterForTest(to netip.AddrPort, pause, limit time.Duration) (*Socket
 	return s, s.connected(time.Now().Add(limit))
 }
 
-// BlockedForTest tells whether the client takes nothing at the moment.
-func (t *Tunnel) BlockedForTest() bool { return t.toClient.sink.blocked.Load() }
-
 // TakenForTest is how many bytes the client has taken in all.
 func (t *Tunnel) TakenForTest() uint64 { return acknowledged(t.toClient.dst) }
 
@@ -44,11 +41,15 @@ func (t *Tunnel) TunedForTest() (client, backend time.Duration, probes bool) {
 	return answer(up), answer(down), asks(up) && asks(down)
 }
 
+type takerFunc func(p []byte) bool
+
+func (f takerFunc) accept(p []byte) bool { return f(p) }
+
 // FeedForTest is what feeds a flow, and tells once that has ended how often it tried to read.
 func FeedForTest(conn net.Conn, uncounted int, take func(p []byte) bool) (feed func() error, tries func() int) {
 	var s source
 	n := 0
-	s.init(conn, uncounted, take)
+	s.init(conn, uncounted, takerFunc(take))
 	try := s.try
 	s.try = func(fd uintptr) bool {
 		n++

@@ -63,3 +63,6 @@ func KeptForTest(stream []byte) int {
 // CountAtOnceForTest has the kernel count what is left with each read of a tunnel that is made
 // from now on, from the first one on.
 func (k *Keeper) CountAtOnceForTest() { k.uncounted = 0 }
+
+// BlockedForTest tells whether the client takes nothing at the moment.
+func (t *Tunnel) BlockedForTest() bool { return t.toClient.sink.blocked.Load() }

@@ -61,10 +61,10 @@ const (
 func (f *flow) init(t *Tunnel, from Side, src Peer, dst net.Conn) {
 	f.tunnel, f.from, f.src, f.dst, f.early = t, from, src.Conn, dst, src.Early
 	uncounted := -1
-	if t.cfg.Keeper != nil { // it parks idle flows, and that finds a reset
+	if t.cfg.Keeper != nil { // while it runs it parks idle flows, and that finds a reset
 		uncounted = t.cfg.Keeper.uncounted
 	}
-	f.source.init(src.Conn, uncounted, f.accept)
+	f.source.init(src.Conn, uncounted, f)
 	f.sink.init(dst)
 	f.frames.masked = from == Client
 }
@@ -176,11 +176,12 @@ func (f *flow) pump() (readErr, writeErr error) {
 	}
 }
 
-// accept takes what was read, and tells whether more of it is wanted.
+// accept takes what was read. It tells false if whoever feeds is to come back: for something has
+// to be done, or may be over, and a reset shows when it reads anew.
 func (f *flow) accept(p []byte) bool {
 	switch {
 	case f.discarding:
-		return true
+		return false
 	case f.tunnel.isClosing.Load():
 		// What came after Close may be the answer to the close frame that the other direction
 		// has sent by then: this side is to get ours.
@@ -188,7 +189,7 @@ func (f *flow) accept(p []byte) bool {
 		return false
 	}
 	f.writeErr = f.move(p)
-	return f.writeErr == nil && !f.spliceable()
+	return f.writeErr == nil && !f.spliceable() && f.frames.close == nil
 }
 
 // spliceable tells whether so much of a frame is to come that the kernel should move it.

@@ -181,7 +181,7 @@ func handshake(conn net.Conn, request []byte, key string) (early []byte, err err
 // read beyond it.
 func readAnswer(r io.Reader, key string) (early []byte, err error) {
 	buf := buffers.Get().(*buffer)
-	defer release(buf)
+	defer buffers.Put(buf)
 	head, early, err := readHead(r, buf)
 	if err != nil {
 		return nil, err

@@ -64,6 +64,7 @@ func TestParked(t *testing.T) {
 		"fifty megabytes":   TestFiftyMegabytesBothWays,
 		"not TCP":           TestConnectionsThatAreNotTCPWorkToo,
 		"panic":             TestAPanicEndsThatTunnelAlone,
+		"panic, blocked":    TestAPanicEndsABlockedTunnel,
 		"nothing is behind": TestNothingIsLeftBehind,
 		"no allocations":    TestNothingIsAllocatedPerMessage,
 	} {

@@ -19,11 +19,12 @@ const (
 
 	spliceFlags = 1 | 2 // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
 
-	// heldUp is for how long bytes of a large frame may wait for more to come, so that a flow is
-	// woken less often: nobody can do anything with them before its end.
+	// heldUp is for how long bytes of a large frame wait for more to come, so that a flow is woken
+	// less often: few can do anything with them before its end. If its sender pauses, or is slower
+	// all at once, they wait for longer, until the flow is parked at most.
 	heldUp = time.Millisecond
 	// What is waited for is no less than what is worth it, and no more than a quarter of what
-	// the kernel takes from a container.
+	// the kernel takes from a container where it is allowed to (net.core.rmem_max; it bounds this).
 	minLowWater, maxLowWater = 64 << 10, 512 << 10
 )
 

@@ -350,12 +350,13 @@ func (t *Tunnel) isLast(f *flow) bool {
 	return f.back.phase == over
 }
 
-// abort closes both connections at once. It waits for whoever is using them at the moment, and
-// that one may want the lock.
+// abort closes both connections at once. To close one is to wait for whoever is using it, who may
+// be writing to the other one or want the lock: he is sent away first, and the lock let go.
 func (t *Tunnel) abort() {
 	t.mu.Lock()
-	t.bounded = true // nobody parks any more
+	t.bounded = true // nobody parks any more, nor moves the deadlines
 	for _, f := range t.flows() {
+		_ = f.src.SetDeadline(time.Unix(1, 0))
 		if f.armed {
 			t.cfg.Keeper.parking.forget(f)
 			f.armed = false

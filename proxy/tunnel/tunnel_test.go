@@ -425,16 +425,51 @@ func TestConnectionsThatAreNotTCPWorkToo(t *testing.T) {
 func TestAPanicEndsThatTunnelAlone(t *testing.T) {
 	_, inClient := tcpPair(t)
 	_, inBackend := tcpPair(t)
-	tun := tunnel.New(tunnel.Peer{Conn: panicky{inClient}}, tunnel.Peer{Conn: inBackend}, tunnel.Config{Keeper: keeperOf(t)})
+	tun := tunnel.New(tunnel.Peer{Conn: panicky{inClient, nil}}, tunnel.Peer{Conn: inBackend}, tunnel.Config{Keeper: keeperOf(t)})
 	if r := tun.Run(); r.Err == nil || !strings.Contains(r.Err.Error(), "planted") {
 		t.Errorf("ended with %v, want the panic", r.Err)
 	}
 }
 
-// panicky is a connection with a bug.
-type panicky struct{ net.Conn }
+// The same while the other direction waits for a client that takes nothing.
+func TestAPanicEndsABlockedTunnel(t *testing.T) {
+	_, inClient := tcpPair(t)
+	backend, inBackend := tcpPair(t)
+	at := make(chan struct{})
+	tun := tunnel.New(tunnel.Peer{Conn: panicky{inClient, at}}, tunnel.Peer{Conn: inBackend}, tunnel.Config{Keeper: keeperOf(t)})
+	result := make(chan tunnel.Result, 1)
+	go func() { result <- tun.Run() }()
+	go func() { // ends with its connection
+		for large := frame(2, true, false, make([]byte, 60_000)); ; {
+			if _, err := backend.Write(large); err != nil {
+				return
+			}
+		}
+	}()
+	until(t, "the client takes nothing more", tun.BlockedForTest)
+	close(at)
+	select {
+	case r := <-result:
+		if r.Err == nil || !strings.Contains(r.Err.Error(), "planted") {
+			t.Errorf("ended with %v, want the panic", r.Err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the tunnel has not ended")
+	}
+}
 
-func (panicky) Read([]byte) (int, error) { panic("planted") }
+// panicky is a connection with a bug, which shows once at is closed; nil: at once.
+type panicky struct {
+	net.Conn
+	at chan struct{}
+}
+
+func (p panicky) Read([]byte) (int, error) {
+	if p.at != nil {
+		<-p.at
+	}
+	panic("planted")
+}
 
 func TestNothingIsLeftBehind(t *testing.T) {
 	k := keeperOf(t)
