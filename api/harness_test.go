@@ -110,17 +110,17 @@ func (h *house) until(what string, holds func() bool) {
 func (h *house) documents(see func(id string)) (cancel func()) {
 	return h.mirror.Subscribe(func(hints []state.Hint) {
 		for _, hint := range hints {
-			switch hint.Kind {
-			case state.KindDocument:
-				see(hint.ID)
-			case state.KindAll: // some may have been missed
-				ids, err := h.store.DocumentIDs(context.Background())
-				if err != nil {
-					h.t.Error(err)
-				}
-				for _, id := range ids {
-					see(id)
-				}
+			ids, err := []string{hint.ID}, error(nil)
+			if hint.Kind == state.KindAll { // some may have been missed
+				ids, err = h.store.DocumentIDs(context.Background())
+			} else if hint.Kind != state.KindDocument {
+				continue
+			}
+			if err != nil {
+				h.t.Error(err)
+			}
+			for _, id := range ids {
+				see(id)
 			}
 		}
 	})
