@@ -162,7 +162,7 @@ func TestV1ARefusedSessionIsReportedAndItsClientToldInTheEnd(t *testing.T) {
 	w.bind("ses_2", &container{id: "cnt_1", bootID: "boot-cnt_1"})
 	w.await("the refusal", func() bool { return w.session("ses_2").Refused == "Container at capacity" })
 	if _, err := w.store.End(t.Context(), w.leader, state.End{
-		Session: "ses_2", Reason: state.Failed, Message: "Container at capacity", Confirmed: true,
+		Session: "ses_2", BindRev: w.session("ses_2").BindRev, Reason: state.Failed, Message: "Container at capacity", Confirmed: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
