@@ -33,7 +33,7 @@ func keep(t *testing.T, cfg tunnel.KeeperConfig) *tunnel.Keeper {
 // until waits for a condition.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); !holds(); <-time.After(time.Millisecond) { // others need the processor
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain until %s", what)
 		}

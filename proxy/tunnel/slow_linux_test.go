@@ -1,6 +1,7 @@
 package tunnel_test
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
 	"testing"
@@ -15,10 +16,24 @@ func slowClient(t *testing.T) (e *ends, k *tunnel.Keeper) {
 	t.Helper()
 	k = tunnel.NewKeeper(tunnel.KeeperConfig{Tick: time.Second, Ping: time.Hour, Stall: 10 * time.Second})
 	e = start(t, tunnel.Config{Keeper: k}, nil, nil)
-	backend := e.backend
-	go func() { _, _ = backend.Write(frame(2, true, false, make([]byte, 256<<20))) }() // ends with its connection
+	go flood(e.backend, 1<<30)
 	until(t, "the client takes nothing more", e.tunnel.BlockedForTest)
 	return e, k
+}
+
+// flood writes one message of size bytes, made as it goes: a large one is not made in seconds where
+// the machine is busy. It ends with the connection.
+func flood(to io.Writer, size uint64) {
+	if _, err := to.Write(binary.BigEndian.AppendUint64([]byte{0x82, 127}, size)); err != nil {
+		return
+	}
+	for piece := make([]byte, 64<<10); size > 0; {
+		n, err := to.Write(piece[:min(uint64(len(piece)), size)])
+		if err != nil {
+			return
+		}
+		size -= uint64(n)
+	}
 }
 
 // A client that reads slowly, but reads, is not stalled, however long one message takes it.
@@ -27,15 +42,11 @@ func TestASlowReaderIsNotAStalledOne(t *testing.T) {
 	for range 60 {
 		taken := e.tunnel.TakenForTest()
 		// The kernel tells the sender of what was read once it is worth it.
-		until(t, "the client's reading shows", func() bool {
-			if e.tunnel.TakenForTest() != taken {
-				return true
-			}
+		for e.tunnel.TakenForTest() == taken {
 			if _, err := io.CopyN(io.Discard, e.client, 16<<10); err != nil {
 				t.Fatal(err)
 			}
-			return false
-		})
+		}
 		until(t, "the client takes nothing more", e.tunnel.BlockedForTest)
 		k.LookForTest()
 	}

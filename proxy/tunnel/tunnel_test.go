@@ -62,7 +62,7 @@ func tcpPair(t *testing.T) (dialled, accepted *net.TCPConn) {
 	}
 	for _, c := range []net.Conn{a, b} {
 		t.Cleanup(func() { _ = c.Close() })
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 	}
 	_ = b.SetDeadline(time.Time{})
 	return a.(*net.TCPConn), b.(*net.TCPConn)
@@ -175,11 +175,7 @@ func TestEarlyBytesComeFirst(t *testing.T) {
 	expect(t, e.client, hello, world)
 	// Bytes are counted once they are written, which may be after they have been read.
 	counted := func(s tunnel.Stats) bool { return s.ToBackend.Messages == 2 && s.ToClient.Messages == 2 }
-	for end := time.Now().Add(5 * time.Second); !counted(e.tunnel.Stats()); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("counted %+v, want 2 messages each way", e.tunnel.Stats())
-		}
-	}
+	until(t, "two messages are counted each way", func() bool { return counted(e.tunnel.Stats()) })
 	e.tunnel.Close(0, "")
 	e.wait(t)
 }
