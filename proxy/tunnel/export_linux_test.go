@@ -57,3 +57,18 @@ func FeedForTest(conn net.Conn, uncounted int, take func(p []byte) bool) (feed f
 	}
 	return s.feed, func() int { return n }
 }
+
+// LowWaterForTest is how much of a frame is waited for at once after pieces of it have come, the
+// first of them at once, and each other one after a wait of some length.
+func LowWaterForTest(left uint64, wait time.Duration, pieces ...int) uint64 {
+	var p pace
+	now := time.Now()
+	for i, n := range pieces {
+		if i > 0 {
+			p.waited = true
+			now = now.Add(wait)
+		}
+		p.count(n, now)
+	}
+	return p.lowWater(left, now)
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 )
 
 const (
@@ -17,6 +18,14 @@ const (
 	maxPipes = 16
 
 	spliceFlags = 1 | 2 // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+
+	// heldUp is for how long bytes of a large frame wait for more to come, so that a flow is woken
+	// less often: few can do anything with them before its end. If its sender pauses, or is slower
+	// all at once, they wait for longer, until the flow is parked at most.
+	heldUp = time.Millisecond
+	// What is waited for is no less than what is worth it, and no more than a quarter of what
+	// the kernel takes from a container where it is allowed to (net.core.rmem_max; it bounds this).
+	minLowWater, maxLowWater = 64 << 10, 512 << 10
 )
 
 // pipe is two file descriptors that hold bytes on their way through the kernel. It is held
@@ -70,6 +79,8 @@ type splicer struct {
 	want  uint64
 	n     int
 	errno syscall.Errno
+	pace  pace
+	low   uint64 // see lowWater
 
 	tryIn, tryOut func(fd uintptr) bool // made once
 }
@@ -81,12 +92,17 @@ func (f *flow) splice() (moved bool, readErr, writeErr error) {
 		return false, nil, nil
 	}
 	if f.splicer == nil {
-		f.splicer = &splicer{}
+		f.splicer = &splicer{low: 1}
 		f.splicer.tryIn = f.splicer.in
 		f.splicer.tryOut = f.trySpliceOut
 	}
 	s := f.splicer
+	s.pace = pace{}
+	defer f.lowWater(1)
 	for f.frames.left > 0 {
+		if f.tunnel.cfg.Keeper != nil { // it parks a flow whose sender has paused, and so ends the wait
+			f.lowWater(s.pace.lowWater(f.frames.left, time.Now()))
+		}
 		s.want, s.n, s.errno = f.frames.left, 0, 0
 		err := f.source.raw.Read(s.tryIn)
 		switch {
@@ -101,6 +117,7 @@ func (f *flow) splice() (moved bool, readErr, writeErr error) {
 			return true, io.EOF, nil
 		}
 		taken := s.n
+		s.pace.count(taken, time.Now())
 		err = f.sink.raw.Write(s.tryOut)
 		if f.sink.blocked.Load() {
 			f.sink.blocked.Store(false)
@@ -118,6 +135,50 @@ func (f *flow) splice() (moved bool, readErr, writeErr error) {
 		s.held = false
 	}
 	return true, nil, nil
+}
+
+// lowWater has the flow woken only once n bytes have come, or the end of the stream. There must
+// be as many to come.
+func (f *flow) lowWater(n uint64) {
+	if s := f.splicer; s.low != n {
+		s.low = n
+		_ = f.source.raw.Control(func(fd uintptr) { setOption(fd, syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, int(n)) })
+	}
+}
+
+// pace is how fast a frame moves, from the first wait on: what had come before says nothing.
+type pace struct {
+	waited bool
+	since  time.Time // the first bytes after that came; zero: none have
+	moved  uint64    // after those
+}
+
+// count takes note of n bytes that have come.
+func (p *pace) count(n int, now time.Time) {
+	switch {
+	case !p.waited:
+	case p.since.IsZero():
+		p.since = now
+	default:
+		p.moved += uint64(n)
+	}
+}
+
+// lowWater is how much of what is left of the frame comes while some may be held up, coarsely,
+// so that it seldom changes; one if that is not worth waiting for.
+func (p *pace) lowWater(left uint64, now time.Time) uint64 {
+	if p.moved == 0 {
+		return 1
+	}
+	n := float64(p.moved) * float64(heldUp) / float64(max(now.Sub(p.since), 1))
+	low := uint64(maxLowWater)
+	for float64(low) > n && low >= minLowWater {
+		low /= 2
+	}
+	if low = min(low, left); low < minLowWater {
+		return 1
+	}
+	return low
 }
 
 // in takes what is there into a pipe. It tells false, holding none, if the poller must wait.
@@ -138,6 +199,7 @@ func (s *splicer) in(fd uintptr) bool {
 		case errno == syscall.EAGAIN:
 			givePipe(s.pipe)
 			s.held = false
+			s.pace.waited = true
 			return false
 		case n == 0:
 			givePipe(s.pipe)
